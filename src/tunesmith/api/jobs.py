@@ -1,0 +1,148 @@
+"""Jobs on the wire: as the customization API and as the jobs service show them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from tunesmith.api.base import JsonObject, Request, Resource, Timestamp
+from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
+
+
+class JobStatus(StrEnum):
+    """Where a job or a step stands."""
+
+    CREATED = "created"
+    PENDING = "pending"
+    ACTIVE = "active"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+    COMPLETED = "completed"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.CANCELLED, JobStatus.ERROR, JobStatus.COMPLETED})
+
+DOWNLOAD, TRAINING, UPLOAD, REGISTRATION = STEPS = (
+    "model-and-dataset-download",
+    "training",
+    "model-upload",
+    "model-entity-creation",
+)
+"""The steps of a customization job, in order; clients key on these names."""
+
+
+class CreateAutomodelJob(Request):
+    """A new job in the automodel dialect."""
+
+    name: str | None = None
+    """2 to 51 characters; null makes one."""
+    description: str | None = None
+    spec: AutomodelJobInput
+    ownership: JsonObject | None = None
+    custom_fields: JsonObject | None = None
+
+
+class Task(Resource):
+    """The process behind a step."""
+
+    id: str
+    name: str
+    status: JobStatus
+    status_details: JsonObject
+    error_details: JsonObject | None
+    error_stack: str | None
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class Step(Resource):
+    """One of the four stages of a job, shown from the moment it exists."""
+
+    id: str
+    name: str
+    status: JobStatus
+    status_details: JsonObject
+    error_details: JsonObject | None
+    tasks: list[Task]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class JobState(Resource):
+    """How a job is doing."""
+
+    id: str
+    name: str
+    status: JobStatus
+    status_details: JsonObject
+    """All steps' details merged: step, max_steps, train_loss, metrics, tokens_per_second, warnings ..."""
+    error_details: JsonObject | None
+    steps: list[Step]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class AutomodelJob(Resource):
+    """A job as the customization API shows it, with its resolved spec."""
+
+    id: str
+    name: str
+    description: str | None = None
+    project: str | None = None
+    workspace: str
+    created_at: Timestamp
+    updated_at: Timestamp
+    spec: AutomodelJobOutput
+    status: JobStatus
+    status_details: JsonObject
+    error_details: JsonObject | None
+    steps: list[Step]
+    ownership: JsonObject | None = None
+    custom_fields: JsonObject | None = None
+
+
+class Job(Resource):
+    """A job as the jobs service shows it."""
+
+    id: str
+    attempt_id: str
+    name: str
+    workspace: str
+    project: str | None = None
+    description: str | None = None
+    source: str
+    spec: dict[str, Any]
+    platform_spec: JsonObject
+    fileset: str
+    status: JobStatus
+    status_details: JsonObject
+    error_details: JsonObject | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    ownership: JsonObject | None = None
+    custom_fields: JsonObject | None = None
+
+
+class LogLine(Resource):
+    """One line that a job's process wrote."""
+
+    timestamp: Timestamp
+    job: str
+    job_step: str
+    job_task: str
+    message: str
+
+
+class LogPage(Resource):
+    """Some lines of a log, and the cursors to their neighbours."""
+
+    data: list[LogLine]
+    total: int
+    next_page: str | None
+    prev_page: str | None

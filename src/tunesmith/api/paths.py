@@ -1,0 +1,57 @@
+"""Every path of the wire, once; `{name}` parts are filled by `at()` in the SDK and by FastAPI in the server."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+_FILES = "/apis/files/v2/workspaces/{workspace}"
+_MODELS = "/apis/models/v2/workspaces/{workspace}"
+_JOBS = "/apis/jobs/v2/workspaces/{workspace}"
+_CUSTOMIZATION = "/apis/customization/v2/workspaces/{workspace}"
+_GATEWAY = "/apis/inference-gateway/v2/workspaces/{workspace}"
+
+HEALTH_LIVE = "/health/live"
+HEALTH_READY = "/health/ready"
+STATUS = "/status"
+
+WORKSPACES = "/apis/entities/v2/workspaces"
+WORKSPACE = WORKSPACES + "/{name}"
+
+FILESETS = _FILES + "/filesets"
+FILESET = FILESETS + "/{name}"
+FILESET_FILES = FILESET + "/files"
+FILE = FILESET + "/-/{path}"
+
+MODELS = _MODELS + "/models"
+MODEL = MODELS + "/{name}"
+MODEL_ADAPTERS = MODEL + "/adapters"
+MODEL_ADAPTER = MODEL_ADAPTERS + "/{adapter}"
+ADAPTERS = _MODELS + "/adapters"
+ADAPTER = ADAPTERS + "/{name}"
+
+AUTOMODEL_JOBS = _CUSTOMIZATION + "/automodel/jobs"
+AUTOMODEL_JOB = AUTOMODEL_JOBS + "/{name}"
+AUTOMODEL_JOB_STATUS = AUTOMODEL_JOB + "/status"
+AUTOMODEL_JOB_CANCEL = AUTOMODEL_JOB + "/cancel"
+AUTOMODEL_JOB_LOGS = AUTOMODEL_JOB + "/logs"
+
+JOBS = _JOBS + "/jobs"
+JOB = JOBS + "/{name}"
+JOB_STATUS = JOB + "/status"
+JOB_CANCEL = JOB + "/cancel"
+JOB_LOGS = JOB + "/logs"
+
+DEPLOYMENT_CONFIGS = _MODELS + "/deployment-configs"
+DEPLOYMENT_CONFIG = DEPLOYMENT_CONFIGS + "/{name}"
+DEPLOYMENTS = _MODELS + "/deployments"
+DEPLOYMENT = DEPLOYMENTS + "/{name}"
+
+GATEWAY_OPENAI = _GATEWAY + "/openai/-/{uri}"
+GATEWAY_MODEL = _GATEWAY + "/model/{name}/-/{uri}"
+GATEWAY_PROVIDER = _GATEWAY + "/provider/{name}/-/{uri}"
+GATEWAY_PROVIDER_READY = _GATEWAY + "/provider/{name}/ready"
+
+
+def at(path: str, **parts: str) -> str:
+    """`path` with its `{parts}` filled in, each fully percent-encoded (a slash becomes %2F)."""
+    return path.format_map({key: quote(value, safe="") for key, value in parts.items()})

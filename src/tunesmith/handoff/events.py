@@ -1,0 +1,193 @@
+"""What an engine says while it works: one JSON object a line, appended to `events.<attempt>.jsonl`.
+
+Only rank 0 speaks. The supervisor reads whole lines past the offset it has stored; a line without its newline is not
+there yet. prepare writes `prepared` (or `failed`); train writes the rest and ends with `finished`, `stopped` or
+`failed`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tunesmith.handoff.base import Handed
+
+
+class Spoken(Handed):
+    """What all events have."""
+
+    at: float = Field(default_factory=time.time)
+    """Seconds since 1970."""
+
+
+class Preparing(Spoken):
+    """prepare has begun, or has read so many more rows."""
+
+    kind: Literal["preparing"] = "preparing"
+    rows: int
+    """Rows tokenised so far."""
+
+
+class PreparedRows(Spoken):
+    """The rows are on disk and counted."""
+
+    kind: Literal["prepared"] = "prepared"
+    training_rows: int
+    validation_rows: int
+    training_tokens: int
+    trained_tokens: int
+    truncated_rows: int
+    dropped_rows: int
+    steps: int
+    steps_per_epoch: int
+
+
+class Started(Spoken):
+    """The model is in memory and the first step is next; all numbers are resolved."""
+
+    kind: Literal["started"] = "started"
+    steps: int
+    epochs: int
+    device: str
+    compute: Literal["bf16", "fp32"]
+    threads: int
+    trained_parameters: int
+    adapted_modules: int
+
+
+class Progress(Spoken):
+    """An optimizer step is done."""
+
+    kind: Literal["progress"] = "progress"
+    step: int
+    epoch: int
+    """1-based."""
+    loss: float
+    """Mean negative log-likelihood of the step's trained tokens, in nats."""
+    learning_rate: float
+    grad_norm: float
+    """Before clipping."""
+    tokens: int
+    """Real (unpadded) tokens since the start."""
+    seconds: float
+    """Since `started`."""
+
+
+class Validated(Spoken):
+    """A validation pass is done."""
+
+    kind: Literal["validated"] = "validated"
+    step: int
+    epoch: int
+    loss: float
+
+
+class CheckpointSaved(Spoken):
+    """A complete checkpoint is on disk."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+    epoch: int
+    path: str
+
+
+class Warned(Spoken):
+    """Something the user should know and nobody has to act on."""
+
+    kind: Literal["warning"] = "warning"
+    message: str
+
+
+class ArtifactFile(Handed):
+    """A file of the artifact, complete and never written again."""
+
+    path: str
+    """Relative to `artifact/`."""
+    digest: str
+    """sha256 of the bytes, lower-case hex."""
+    size: int
+
+
+class Finished(Spoken):
+    """The artifact is complete in `artifact/`."""
+
+    kind: Literal["finished"] = "finished"
+    step: int
+    exported_step: int
+    """The step whose weights were exported."""
+    reason: Literal["lowest_validation_loss", "last"]
+    """Why that step."""
+    files: tuple[ArtifactFile, ...]
+
+
+class Stopped(Spoken):
+    """The run ended at a step boundary because its `wish.json` said so."""
+
+    kind: Literal["stopped"] = "stopped"
+    step: int
+    wish: Literal["cancel"]
+
+
+class Failed(Spoken):
+    """The run cannot go on; the process exits with 1 after this line."""
+
+    kind: Literal["failed"] = "failed"
+    type: str
+    """One of the error types of the wire, such as DatasetFormatError."""
+    message: str
+    detail: str
+    """The longer story: more bad rows, or a traceback. May be empty."""
+
+
+Event = Annotated[
+    Preparing | PreparedRows | Started | Progress | Validated | CheckpointSaved | Warned | Finished | Stopped | Failed,
+    Field(discriminator="kind"),
+]
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def events_path(run: Path, attempt: int) -> Path:
+    """Where attempt `attempt` (1-based) of a run speaks."""
+    return run / f"events.{attempt}.jsonl"
+
+
+class EventLog:
+    """Appends events to a file, a whole line at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def __call__(self, event: Event) -> None:
+        """Write one line. Flushed to the kernel at once; to disk for everything but progress."""
+        line = json.dumps(event.model_dump(mode="json"), separators=(",", ":"), allow_nan=True) + "\n"
+        self._file.write(line.encode())
+        if not isinstance(event, Progress | Preparing):
+            os.fsync(self._file.fileno())
+
+
+def read_events(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[Event], int]:
+    """The whole lines between `offset` and the end (at most `limit` bytes), and the offset behind the last of them.
+
+    A missing file has no lines yet. A line that is not a lawful event raises pydantic.ValidationError.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            chunk = file.read(limit)
+    except FileNotFoundError:
+        return [], offset
+    whole = chunk[: chunk.rfind(b"\n") + 1]
+    if not whole and len(chunk) == limit:
+        return read_events(path, offset, limit * 2)
+    return [_EVENT.validate_json(line) for line in whole.splitlines()], offset + len(whole)
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """The event as plain data, for logs and tests."""
+    return event.model_dump(mode="json")

@@ -1,0 +1,140 @@
+"""The Plan: everything about a run that is decided before its tokens are counted.
+
+Written by control as `plan.json` into the run's directory, read by `tunesmith.data` and `tunesmith.train`.
+All paths are relative to that directory. Nothing here needs a lookup or a second decision.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.handoff.base import Handed, HandedFile
+
+
+class Epochs(Handed):
+    """Stop after this many passes over the training rows."""
+
+    kind: Literal["epochs"] = "epochs"
+    epochs: int
+
+
+class FirstOf(Handed):
+    """Stop after this many passes or this many steps, whichever comes first."""
+
+    kind: Literal["first_of"] = "first_of"
+    epochs: int
+    steps: int
+
+
+Stop = Annotated[Epochs | FirstOf, Field(discriminator="kind")]
+
+
+class EachEpoch(Handed):
+    """Validate at the end of each epoch."""
+
+    kind: Literal["each_epoch"] = "each_epoch"
+
+
+class FractionOfEpoch(Handed):
+    """Validate each time this part of an epoch has passed (0 < fraction <= 1)."""
+
+    kind: Literal["fraction"] = "fraction"
+    fraction: float
+
+
+class EverySteps(Handed):
+    """Validate each time this many optimizer steps have passed."""
+
+    kind: Literal["steps"] = "steps"
+    steps: int
+
+
+Cadence = Annotated[EachEpoch | FractionOfEpoch | EverySteps, Field(discriminator="kind")]
+
+
+class ModelPart(Handed):
+    """The base model, in `inputs/model`."""
+
+    name: str
+    """`workspace/name` of the model entity, for the artifact's `base_model_name_or_path`."""
+    attention: Literal["sdpa", "eager"]
+    """Which attention function computes."""
+    compute: Literal["auto", "bf16", "fp32"]
+    """Type of the matrix products. auto = bf16 where the processor has bf16 dot products, else fp32; the run's
+    `started` event says which it was. Frozen weights lie in the same type, trained ones always in float32."""
+
+
+class DataPart(Handed):
+    """The rows, in `inputs/data` and, where a validation fileset is given, in `inputs/validation`."""
+
+    chat_template: str
+    """Jinja template that renders `messages` rows; "" when neither the fileset nor the checkpoint has one."""
+    sequence_limit: int
+    """Tokens a row may have; longer ones are cut (prompts on the left, everything else on the right)."""
+    validation: Literal["files", "split"]
+    """files = `inputs/validation`; split = the data set's own validation files, else `split_fraction` of its rows."""
+    split_fraction: float
+    """Part of the training rows that becomes validation rows where there are no validation files; at least one row
+    when there are ten."""
+    seed: int
+    """Draws the split."""
+
+
+class LoraPart(Handed):
+    """Low-rank adapters (Hu et al., 2021): y = W x + (alpha / rank) B A x."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    """Probability that an input element of an adapter is zeroed while training."""
+    modules: tuple[str, ...]
+    """Full names of the linear modules that are adapted, in the checkpoint's order."""
+
+
+class OptimizerPart(Handed):
+    """One Adam variant and its learning rate over the steps."""
+
+    name: Literal["adam", "adamw"]
+    """adam = weight decay added to the gradient (coupled L2), adamw = decoupled (Loshchilov & Hutter, 2019)."""
+    learning_rate: float
+    """Peak, reached after the warm-up."""
+    min_learning_rate: float
+    """Where the decay ends."""
+    weight_decay: float
+    beta1: float
+    beta2: float
+    eps: float
+    warmup_steps: int
+    """Steps over which the learning rate rises linearly from 0."""
+    decay: Literal["cosine", "linear", "constant"]
+    max_grad_norm: float
+    """The gradient's global L2 norm is scaled down to this."""
+
+
+class SchedulePart(Handed):
+    """How long, how much a step holds, and when to look."""
+
+    stop: Stop
+    validate_at: Cadence
+    """A last validation always runs at the end."""
+    rows_per_step: int
+    """Rows of one optimizer step (the global batch)."""
+    tokens_per_pass: int
+    """Memory promise of one forward pass, in padded tokens: rows of a step are cut into passes that fit."""
+    seed: int
+    """Draws the order of rows, the adapter's start values and dropout."""
+
+
+class Plan(HandedFile):
+    """One run, decided."""
+
+    run: str
+    """Id of the job, for log lines."""
+    method: Literal["sft"]
+    model: ModelPart
+    data: DataPart
+    adapter: LoraPart
+    optimizer: OptimizerPart
+    schedule: SchedulePart

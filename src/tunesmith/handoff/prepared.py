@@ -1,0 +1,40 @@
+"""What `tunesmith.data` counted: written as `data.json` beside the memory-mapped rows, read by the trainer."""
+
+from __future__ import annotations
+
+from tunesmith.handoff.base import Handed, HandedFile
+
+
+class RowSet(Handed):
+    """One split of the rows, in files under `data/`.
+
+    `ids` is a flat little-endian int32 array of all rows' tokens; `mask` a flat uint8 array of the same length, 1 where
+    the token is trained on; `offsets` little-endian int64, rows + 1 values: row i is ids[offsets[i]:offsets[i + 1]].
+    """
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    """Tokens that a loss is taken on."""
+    longest: int
+    """Tokens of the longest row."""
+    ids: str
+    mask: str
+    offsets: str
+
+
+class Prepared(HandedFile):
+    """The rows of a run, counted."""
+
+    training: RowSet
+    validation: RowSet
+    """Has 0 rows when there is nothing to validate on."""
+    truncated_rows: int
+    """Rows that lost tokens to the sequence limit."""
+    dropped_rows: int
+    """Rows without a single trained token after truncation."""
+    steps_per_epoch: int
+    steps: int
+    """Optimizer steps of the whole run."""
+    validate_at: tuple[int, ...]
+    """The steps after which a validation runs, ascending; the last one is `steps`. Empty without validation rows."""
