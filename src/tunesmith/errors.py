@@ -13,6 +13,7 @@ The tree::
       TooLarge            413
       DiskFull            507
       Upstream            502
+      Unavailable         503
       DataError           a row or a file of a data set; ends a job, never a request
       EngineError         an engine process could not do what its plan says
       ServerStartError    `tunesmith up` could not start
@@ -101,6 +102,13 @@ class Upstream(TunesmithError):
 
     code = "upstream"
     status = 502
+
+
+class Unavailable(TunesmithError):
+    """What was asked for is on its way up; the same request will do a little later."""
+
+    code = "unavailable"
+    status = 503
 
 
 class DataError(TunesmithError):

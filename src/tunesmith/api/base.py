@@ -64,8 +64,14 @@ class PageRequest(Request):
     page: Annotated[int, Field(ge=1, le=10**9)] = 1
     """1-based."""
     page_size: Annotated[int, Field(ge=1, le=1000)] = 100
-    sort: str | None = None
+    sort: str = "-created_at"
     """A field's name, `-` in front for descending."""
+
+
+class ShortPageRequest(PageRequest):
+    """As PageRequest, for lists whose pages are short unless asked otherwise."""
+
+    page_size: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
 def paged(data: list[T], total: int, asked: PageRequest) -> Page[T]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from tunesmith.api.base import JsonObject, Request, Resource, Timestamp
+from pydantic import Field, field_validator
+
+from tunesmith.api.base import JsonObject, Request, Resource, ShortPageRequest, Timestamp
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
 
 
@@ -46,6 +48,32 @@ class CreateAutomodelJob(Request):
     spec: AutomodelJobInput
     ownership: JsonObject | None = None
     custom_fields: JsonObject | None = None
+
+
+class JobPageRequest(ShortPageRequest):
+    """Which page of the jobs, and which of them."""
+
+    status: str | None = Field(default=None, alias="filter[status]")
+    """Only jobs with this status, or one of several separated by commas."""
+    source: str | None = Field(default=None, alias="filter[source]")
+    """Only jobs from here: `customization`, or a dialect's name."""
+
+    @field_validator("status")
+    @classmethod
+    def _known(cls, given: str | None) -> str | None:
+        for name in (given or JobStatus.CREATED).split(","):
+            if name not in list(JobStatus):
+                raise ValueError(f"Invalid status value '{name}'; valid values: {[*JobStatus]}")
+        return given
+
+
+class LogRequest(Request):
+    """Which part of a log."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Lines."""
+    page_cursor: str | None = None
+    """`next_page` of an earlier answer."""
 
 
 class Task(Resource):

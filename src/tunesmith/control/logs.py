@@ -1,0 +1,109 @@
+"""A job's log: what its processes printed and what their events say, in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tunesmith.api.jobs import DOWNLOAD, TRAINING, LogLine, LogPage, LogRequest
+from tunesmith.control.launch import local
+from tunesmith.errors import BadRequest
+from tunesmith.handoff.events import (
+    CheckpointSaved,
+    Event,
+    Failed,
+    Finished,
+    PreparedRows,
+    Preparing,
+    Progress,
+    Started,
+    Stopped,
+    Validated,
+    Warned,
+    events_path,
+    read_events,
+)
+from tunesmith.store.jobs import StoredJob
+
+STEP_OF_PHASE: Mapping[local.Phase, str] = {"prepare": DOWNLOAD, "train": TRAINING}
+
+
+def page(run: Path, job: StoredJob, task_of: Mapping[str, str], asked: LogRequest) -> LogPage:
+    """`limit` lines from the cursor on; a cursor is the number of lines before it. Blocking."""
+    start, limit = _number(asked.page_cursor), asked.limit
+    lines = sorted(_lines(run, job, task_of), key=lambda line: line.timestamp)
+    shown = lines[start : start + limit]
+    more = start + len(shown) < len(lines)
+    return LogPage(
+        data=shown,
+        total=len(lines),
+        next_page=str(start + len(shown)) if more else None,
+        prev_page=str(max(0, start - limit)) if start else None,
+    )
+
+
+def _lines(run: Path, job: StoredJob, task_of: Mapping[str, str]) -> Iterator[LogLine]:
+    def line(at: datetime, step: str, message: str) -> LogLine:
+        at = at.astimezone(UTC).replace(tzinfo=None)
+        return LogLine(timestamp=at, job=job.ref.name, job_step=step, job_task=task_of.get(step, step), message=message)
+
+    for phase, step in STEP_OF_PHASE.items():
+        after = 0
+        while printed := local.read_log(run, phase, job.attempt, after_line=after):
+            after += len(printed)
+            for each in printed:
+                yield line(each.at, step, f"[stderr] {each.text}" if each.stream == "err" else each.text)
+    offset, step = 0, DOWNLOAD
+    while True:
+        events, offset = read_events(events_path(run, job.attempt), offset)
+        if not events:
+            return
+        for event in events:
+            if isinstance(event, Started):
+                step = TRAINING
+            yield line(datetime.fromtimestamp(event.at, UTC), step, in_words(event))
+
+
+def in_words(event: Event) -> str:
+    """An event as a line of a log."""
+    match event:
+        case Preparing():
+            return f"reading rows: {event.rows} so far"
+        case PreparedRows():
+            return (
+                f"{event.training_rows} training and {event.validation_rows} validation rows, "
+                f"{event.training_tokens} tokens ({event.trained_tokens} trained on), {event.truncated_rows} cut, "
+                f"{event.dropped_rows} dropped: {event.steps} steps, {event.steps_per_epoch} an epoch"
+            )
+        case Started():
+            return (
+                f"training {event.trained_parameters:,} parameters in {event.adapted_modules} modules "
+                f"for {event.steps} steps on {event.device} in {event.compute} with {event.threads} threads"
+            )
+        case Progress():
+            speed = event.tokens / event.seconds if event.seconds > 0 else 0.0
+            return (
+                f"step {event.step} epoch {event.epoch} loss {event.loss:.4f} "
+                f"lr {event.learning_rate:.3g} grad_norm {event.grad_norm:.3g} {speed:.0f} tokens/s"
+            )
+        case Validated():
+            return f"step {event.step} epoch {event.epoch} validation loss {event.loss:.4f}"
+        case CheckpointSaved():
+            return f"checkpoint of step {event.step} in {event.path}"
+        case Warned():
+            return f"warning: {event.message}"
+        case Finished():
+            return f"finished at step {event.step}; exported step {event.exported_step} ({event.reason})"
+        case Stopped():
+            return f"stopped at step {event.step}: {event.wish}"
+        case Failed():
+            return f"{event.type}: {event.message}" + (f"\n{event.detail}" if event.detail else "")
+
+
+def _number(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal() or len(cursor) > 12:
+        raise BadRequest(f"page_cursor: '{cursor[:40]}' is not a cursor of this log; use next_page of an answer")
+    return int(cursor)

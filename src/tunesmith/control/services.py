@@ -1,0 +1,167 @@
+"""The composition root: everything that a server needs, put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import httpx
+
+from tunesmith.control import scheduler
+from tunesmith.control.adapters import AdapterService
+from tunesmith.control.deployments import DeploymentService, Reconciler
+from tunesmith.control.filesets import FilesetService
+from tunesmith.control.jobs import JobService
+from tunesmith.control.models import ModelService
+from tunesmith.control.routing import Routing
+from tunesmith.control.runs import Runs
+from tunesmith.control.serving import ServingClient
+from tunesmith.control.supervisor import Supervisor
+from tunesmith.control.workspaces import WorkspaceService
+from tunesmith.settings import Settings
+from tunesmith.store.blobs import Blobs
+from tunesmith.store.data_dir import DataDir
+from tunesmith.store.database import Database
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 0.2
+"""Between two looks at processes that run."""
+IDLE_SECONDS = 5.0
+"""Between two looks when nothing runs; a change wakes the loop at once."""
+LONGEST_BACKOFF_SECONDS = 60.0
+
+
+class _Item(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=_Item)
+
+
+class Services:
+    """One data directory's database, blobs, verbs and loops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data_dir = DataDir(settings.data_dir)
+        self.data_dir.lock()
+        self.database = Database(self.data_dir.database)
+        self.blobs = Blobs(self.data_dir.blobs)
+        self.http = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None), trust_env=False)  # noqa: S113
+        self._stirred = asyncio.Event()
+        self._reconcile = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self.failures: dict[str, str] = {}
+        """By loop and item: what its last turn raised, until a turn succeeds."""
+
+        runs = Runs(self.data_dir, self.blobs)
+        self.supervisor = Supervisor(self.database, runs, self.blobs)
+        self.reconciler = Reconciler(self.database, self.blobs, self.data_dir, ServingClient(self.http))
+        self.workspaces = WorkspaceService(self.database)
+        self.filesets = FilesetService(self.database, self.blobs)
+        self.models = ModelService(self.database, self.blobs)
+        self.adapters = AdapterService(self.database, self._reconcile.set)
+        self.jobs = JobService(self.database, self.blobs, self.data_dir, self._stirred.set)
+        self.deployments = DeploymentService(self.database, self._reconcile.set)
+        self.routing = Routing(self.database, self.reconciler)
+
+    async def start(self) -> None:
+        """Start the loops; whatever an earlier server left running is taken up again."""
+        self._loops = [
+            asyncio.create_task(self._run_jobs(), name="jobs"),
+            asyncio.create_task(self._run_deployments(), name="deployments"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop the loops and the deployments. Jobs go on by themselves and are found by the next server."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.reconciler.stop_all()
+        await self.http.aclose()
+        self.database.close()
+        self.data_dir.unlock()
+
+    @property
+    def loops_alive(self) -> dict[str, bool]:
+        """Whether each loop still runs."""
+        return {loop.get_name(): not loop.done() for loop in self._loops}
+
+    async def _run_jobs(self) -> None:
+        """Let jobs go on as devices come free, and follow those that run."""
+        devices = [f"cpu:{slot}" for slot in range(self.settings.cpu_slots)]
+        turns = _Turns("job", self.supervisor.turn, self.failures)
+        while True:
+            self._stirred.clear()
+            try:
+                moved = await self.database.write(scheduler.claim, devices) > 0
+                active = await self.supervisor.active()
+            except Exception:  # the edge: one failed look must not end the loop
+                log.exception("jobs: looking for work failed")
+                await asyncio.sleep(IDLE_SECONDS)
+                continue
+            moved |= await turns.take(active)
+            if moved:
+                self._reconcile.set()
+                continue
+            await _wait(self._stirred, BUSY_SECONDS if active else IDLE_SECONDS)
+
+    async def _run_deployments(self) -> None:
+        """Make what runs equal to what is wanted."""
+        turns = _Turns("deployment", self.reconciler.turn, self.failures)
+        while True:
+            self._reconcile.clear()
+            try:
+                deployments = await self.reconciler.all()
+            except Exception:  # the edge: one failed look must not end the loop
+                log.exception("deployments: looking for work failed")
+                await asyncio.sleep(IDLE_SECONDS)
+                continue
+            if await turns.take(deployments):
+                continue
+            await _wait(self._reconcile, BUSY_SECONDS if deployments else IDLE_SECONDS)
+
+
+class _Turns:
+    """Takes a turn with each item; one that raises is logged, backed off and shown, and never stops the others."""
+
+    def __init__(self, noun: str, turn: Callable[[Any], Awaitable[bool]], failures: dict[str, str]) -> None:
+        self.noun = noun
+        self.turn = turn
+        self.failures = failures
+        self._next: dict[str, tuple[float, float]] = {}
+        """By item: when it may be tried again, and how long it waited last."""
+
+    async def take(self, items: Sequence[Item]) -> bool:
+        """Whether any item moved."""
+        moved = await asyncio.gather(*(self._one(item) for item in items))
+        return any(moved)
+
+    async def _one(self, item: _Item) -> bool:
+        not_before, waited = self._next.get(item.id, (0.0, 0.0))
+        if time.monotonic() < not_before:
+            return False
+        try:
+            moved = await self.turn(item)
+        except Exception as error:  # the edge: one item's turn
+            wait = min(LONGEST_BACKOFF_SECONDS, max(0.5, waited * 2))
+            self._next[item.id] = (time.monotonic() + wait, wait)
+            self.failures[f"{self.noun} {item.id}"] = f"{type(error).__name__}: {error}"
+            log.exception("%s %s: its turn failed; next try in %.1f s", self.noun, item.id, wait)
+            return False
+        if self._next.pop(item.id, None):
+            self.failures.pop(f"{self.noun} {item.id}", None)
+        return moved
+
+
+async def _wait(stirred: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stirred.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,192 @@
+"""Automodel spec + model facts -> Plan: every decision of a run that does not depend on counting tokens.
+
+Pure: no network, clock, randomness or torch. Called by `control.jobs.submit`; what cannot be lowered is refused here,
+lawful but unbuilt values last of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tunesmith.errors import Invalid, NotBuilt
+from tunesmith.handoff.capabilities import CAPABILITIES
+from tunesmith.handoff.plan import (
+    Cadence,
+    DataPart,
+    EachEpoch,
+    Epochs,
+    EverySteps,
+    FirstOf,
+    FractionOfEpoch,
+    LoraPart,
+    ModelPart,
+    OptimizerPart,
+    Plan,
+    SchedulePart,
+    Stop,
+)
+from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
+from tunesmith.spec.automodel import AutomodelSpec, Lora, Optimizer, Schedule
+from tunesmith.spec.base import leaf
+
+DEFAULT_SEED = 1111
+SPLIT_FRACTION = 0.1
+MAX_GRAD_NORM = 1.0
+"""The dialect has no field for it; the reference clips at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A plan, and what the user should know about it."""
+
+    plan: Plan
+    warnings: tuple[str, ...]
+
+
+def lower(spec: AutomodelSpec, facts: ModelFacts, *, run: str, model: str, chat_template: str = "") -> Lowered:
+    """The plan for `spec` on a model with these facts.
+
+    `run` is the job's id, `model` the base's `workspace/name`, `chat_template` the fileset's own ("" = checkpoint's).
+    Invalid or NotBuilt name the field, the value, the rule and the way out.
+    """
+    if facts.family not in TRAINABLE_FAMILIES:
+        known = ", ".join(sorted(TRAINABLE_FAMILIES))
+        raise NotBuilt(f"model: family '{facts.family}' of {model} cannot be trained yet; families built: {known}")
+    _refuse_what_is_not_built(spec)
+    lora = spec.training.lora or Lora()
+    limit = min(spec.training.max_seq_length, facts.context_size)
+    seed = DEFAULT_SEED if spec.schedule.seed is None else spec.schedule.seed
+    plan = Plan(
+        run=run,
+        method="sft",
+        model=ModelPart(
+            name=model,
+            attention=spec.training.attn_implementation,
+            compute=spec.training.precision or "auto",
+        ),
+        data=DataPart(
+            chat_template=chat_template or facts.chat_template,
+            sequence_limit=limit,
+            validation="files" if spec.dataset.validation else "split",
+            split_fraction=SPLIT_FRACTION,
+            seed=seed,
+        ),
+        adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=targets(facts.linears, lora)),
+        optimizer=_optimizer(spec.optimizer),
+        schedule=SchedulePart(
+            stop=_stop(spec.schedule),
+            validate_at=_cadence(spec.schedule),
+            rows_per_step=spec.batch.global_batch_size,
+            tokens_per_pass=spec.batch.micro_batch_size * limit,
+            seed=seed,
+        ),
+    )
+    return Lowered(plan, tuple(_warnings(spec, facts)))
+
+
+def targets(linears: tuple[Linear, ...], lora: Lora) -> tuple[str, ...]:
+    """Full names of the modules to adapt; Invalid when a pattern matches nothing or nothing is left.
+
+    A pattern is a module's full name, the end of one (`self_attn.q_proj`, `q_proj`), or a glob over either (`*proj`).
+    """
+    names = [linear.name for linear in linears]
+    last_names = sorted({name.rpartition(".")[2] for name in names})
+    for field, patterns in (("target_modules", lora.target_modules), ("exclude_modules", lora.exclude_modules)):
+        for pattern in patterns or ():
+            if not any(_matches(name, pattern) for name in names):
+                raise Invalid(
+                    f"training.lora.{field}: '{pattern}' matches no linear layer of this model; "
+                    f"its layers end in {', '.join(last_names)}"
+                )
+    chosen = tuple(
+        name
+        for name in names
+        if (lora.target_modules is None or any(_matches(name, pattern) for pattern in lora.target_modules))
+        and not any(_matches(name, pattern) for pattern in lora.exclude_modules or ())
+    )
+    if not chosen:
+        raise Invalid(
+            f"training.lora: target_modules {lora.target_modules} without exclude_modules {lora.exclude_modules} "
+            "leaves nothing to train; name fewer exclusions"
+        )
+    return chosen
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def _refuse_what_is_not_built(spec: AutomodelSpec) -> None:
+    for capability in CAPABILITIES:
+        if capability.dialect != "automodel":
+            continue
+        value = leaf(spec, capability.field)
+        if value not in capability.values:
+            built = " or ".join("null" if each is None else str(each) for each in capability.values)
+            shown = value if isinstance(value, str | int | float | bool) else "a value"
+            raise NotBuilt(f"{capability.field}: {shown} is not built yet; use {built}")
+
+
+def _optimizer(asked: Optimizer) -> OptimizerPart:
+    return OptimizerPart(
+        name="adamw" if asked.optimizer == "AdamW" else "adam",
+        learning_rate=asked.learning_rate,
+        min_learning_rate=asked.min_learning_rate or 0.0,
+        weight_decay=asked.weight_decay,
+        beta1=asked.adam_beta1,
+        beta2=asked.adam_beta2,
+        eps=asked.adam_eps,
+        warmup_steps=asked.warmup_steps,
+        decay=asked.lr_decay_style,
+        max_grad_norm=MAX_GRAD_NORM,
+    )
+
+
+def _stop(asked: Schedule) -> Stop:
+    if asked.max_steps is None:
+        return Epochs(epochs=asked.epochs)
+    return FirstOf(epochs=asked.epochs, steps=asked.max_steps)
+
+
+def _cadence(asked: Schedule) -> Cadence:
+    interval = asked.val_check_interval
+    if not interval:
+        return EachEpoch()
+    return FractionOfEpoch(fraction=interval) if interval <= 1 else EverySteps(steps=int(interval))
+
+
+# Fields without a meaning in the regime that runs: a value other than the default is said aloud, never dropped.
+_IDLE_FOR_SFT = (
+    "training.teacher_model",
+    "training.distillation_ratio",
+    "training.distillation_temperature",
+    "training.teacher_precision",
+    "training.offload_teacher",
+)
+
+
+def _warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
+    plain = type(spec.training)()
+    said = []
+    if spec.training.max_seq_length > facts.context_size:
+        said.append(
+            f"training.max_seq_length ({spec.training.max_seq_length}) is above the model's context "
+            f"({facts.context_size}); rows are cut at {facts.context_size} tokens"
+        )
+    said += [
+        f"{path}: has no meaning for training_type 'sft' and is not used"
+        for path in _IDLE_FOR_SFT
+        if leaf(spec, path) != leaf(plain, path.removeprefix("training."))
+    ]
+    if spec.batch.sequence_packing_max_samples != type(spec.batch)().sequence_packing_max_samples:
+        said.append("batch.sequence_packing_max_samples: has no meaning without batch.sequence_packing and is not used")
+    if spec.training.lora and not spec.training.lora.use_triton:
+        said.append("training.lora.use_triton: this engine has no Triton kernels; false changes nothing")
+    if spec.parallelism.expert_parallel_size is not None:
+        said.append("parallelism.expert_parallel_size: has no meaning for a model without experts and is not used")
+    if spec.parallelism.sequence_parallel:
+        said.append("parallelism.sequence_parallel: has no meaning with tensor_parallel_size 1 and is not used")
+    if spec.name is not None:
+        said.append("name: the spec's own name is a label without effect; the job's name is given beside the spec")
+    return said
