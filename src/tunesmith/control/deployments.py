@@ -182,7 +182,7 @@ class Reconciler:
         """The server goes: end every serving process; the next server starts them again."""
         for deployment in await self.all():
             if identity := self._found(deployment):
-                await local.stop(identity, STOP_SECONDS)
+                await local.stop(identity, STOP_SECONDS + 5)
             await self._move(deployment, Status.CREATED, "The server was stopped", [Status.PENDING, Status.READY])
 
     # -- the states ------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class Reconciler:
     async def _take_down(self, deployment: StoredDeployment) -> bool:
         """DELETING: end the process, then forget the deployment."""
         if identity := self._found(deployment):
-            await local.stop(identity, STOP_SECONDS)
+            await local.stop(identity, STOP_SECONDS + 5)
         await asyncio.to_thread(shutil.rmtree, self._directory(deployment), ignore_errors=True)
         await self.database.write(lambda tx: tx.deployments.forget(deployment.id))
         for memory in (self.loaded, self._refused, self._failures):
