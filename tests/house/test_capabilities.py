@@ -1,0 +1,41 @@
+"""What the engine claims is a claim about fields that exist, with a test that exists."""
+
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from tunesmith.handoff.capabilities import CAPABILITIES
+from tunesmith.spec.automodel import AutomodelJobInput
+
+ROOT = Path(__file__).parents[2]
+DIALECTS = {"automodel": AutomodelJobInput}
+
+
+def models_in(annotation):
+    """The models that a field of this type may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return [model for part in get_args(annotation) for model in models_in(part)]
+    return []
+
+
+def exists(models, path):
+    first, _, rest = path.partition(".")
+    fields = [model.model_fields[first] for model in models if first in model.model_fields]
+    return bool(fields) and (not rest or exists([m for f in fields for m in models_in(f.annotation)], rest))
+
+
+@pytest.mark.parametrize("row", CAPABILITIES, ids=lambda row: f"{row.dialect}-{row.field}")
+def test_a_capability_is_a_real_field_with_a_proof(row):
+    assert exists([DIALECTS[row.dialect]], row.field), f"{row.dialect} has no field {row.field}"
+    assert (ROOT / row.proof).is_file(), f"{row.field} is proved by {row.proof}, which does not exist"
+    assert row.values
+
+
+def test_a_field_stands_in_the_table_once():
+    rows = [(row.dialect, row.field) for row in CAPABILITIES]
+    assert len(rows) == len(set(rows))
