@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import uvicorn
@@ -39,7 +39,7 @@ class LiveServer:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
-    def __enter__(self) -> LiveServer:
+    def __enter__(self) -> Self:
         self.thread.start()
         eventually(lambda: self.server.started or not self.thread.is_alive(), "the server to start")
         assert self.server.started
@@ -55,9 +55,7 @@ class LiveServer:
         assert not self.thread.is_alive()
 
 
-def eventually(
-    true: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, every: float = 0.02
-) -> Any:
+def eventually(true: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS, every: float = 0.02) -> Any:
     """What `true` returns once it is true; fails after a deadline, naming `what` was waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -91,9 +89,7 @@ class Wire:
 
     def dataset(self, name: str = "rows", behaviour: str = "finish", rows: int = 40) -> None:
         """Make a data set of prompt/completion rows; `behaviour` is for the small trainer."""
-        lines = b"".join(
-            json.dumps({"prompt": f"w{i}", "completion": "w1 w2"}).encode() + b"\n" for i in range(rows)
-        )
+        lines = b"".join(json.dumps({"prompt": f"w{i}", "completion": "w1 w2"}).encode() + b"\n" for i in range(rows))
         self.fileset(name, {"train.jsonl": lines, "behaviour.txt": behaviour.encode()})
 
     def submit(self, name: str = "job", **changes: Any) -> httpx.Response:

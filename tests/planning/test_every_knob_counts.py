@@ -1,4 +1,4 @@
-"""The guarantee: each leaf of the spec, changed, changes the submission, warns, or is refused by name. None is dropped."""
+"""The guarantee: each leaf of the spec, changed, changes the submission, warns, or is refused by name."""
 
 from __future__ import annotations
 

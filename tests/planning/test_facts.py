@@ -35,9 +35,7 @@ def test_linear_layers_are_all_but_embedding_and_head_in_layer_order() -> None:
     names = [f"model.layers.{i}.self_attn.q_proj.weight" for i in (10, 9, 0)]
     shapes = {name: [6, 4] for name in names} | {"lm_head.weight": [10, 4], "model.embed_tokens.weight": [10, 4]}
     known = facts(CONFIG, read_header(safetensors(shapes), "x"), "")
-    assert [linear.name for linear in known.linears] == [
-        f"model.layers.{i}.self_attn.q_proj" for i in (0, 9, 10)
-    ]
+    assert [linear.name for linear in known.linears] == [f"model.layers.{i}.self_attn.q_proj" for i in (0, 9, 10)]
     assert (known.linears[0].in_features, known.linears[0].out_features) == (4, 6)
 
 
@@ -55,7 +53,14 @@ def test_a_missing_or_wrong_key_of_the_configuration_is_named() -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"GGUF", b"\xff" * 8, struct.pack("<Q", 4) + b"null", struct.pack("<Q", 2) + b"{]", struct.pack("<Q", 99) + b"{}"],
+    [
+        b"",
+        b"GGUF",
+        b"\xff" * 8,
+        struct.pack("<Q", 4) + b"null",
+        struct.pack("<Q", 2) + b"{]",
+        struct.pack("<Q", 99) + b"{}",
+    ],
 )
 def test_what_is_no_safetensors_file_is_refused_by_name(head: bytes) -> None:
     with pytest.raises(Invalid, match=r"^weights\.safetensors: "):

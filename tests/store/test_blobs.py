@@ -73,12 +73,10 @@ def test_files_are_laid_out_as_links_and_laying_out_again_is_harmless(blobs: Blo
 
 
 def test_a_full_disk_says_where_and_keeps_nothing(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DiskFull, match=f"no room left in {blobs.root}"), blobs.writer() as writer:
-        writer.write(b"x")
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-        def full(_handle: int) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr("os.fsync", full)
-        writer.keep()
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFull, match=f"no room left in {blobs.root}"):
+        keep(blobs, b"x")
     assert stored(blobs) == []
