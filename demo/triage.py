@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import TypedDict
 
 TEAMS = ("billing", "shipping", "technical", "account")
-URGENCIES = ("low", "normal", "high")
+URGENCIES = ("normal", "high")
 PRODUCTS = ("camera", "doorbell", "thermostat", "speaker", "router", "printer")
 NAMES = ("Ana", "Ben", "Carla", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kofi", "Lena", "Marta")
 
-INSTRUCTION = (
-    "Triage as JSON: team (billing, shipping, technical, account), urgency (low, normal, high), product, order."
-)
+INSTRUCTION = "Triage as JSON: team (billing, shipping, technical, account), urgency (normal, high), product, order."
 """The system message of every row. It names the keys and labels, so that the untrained model has a fair chance."""
 
 HELDOUT_ROWS = 50
@@ -44,7 +42,8 @@ class Record(TypedDict):
     """Who should answer: one of TEAMS."""
 
     urgency: str
-    """What the sender says about time, not what we would guess: one of URGENCIES, normal when they say nothing."""
+    """What the sender says about time, not what we would guess: high if it must be soon, normal if it may take a while
+    or if they say nothing."""
 
     product: str
     """The product the message names: one of PRODUCTS."""
@@ -169,11 +168,12 @@ def make() -> dict[str, list[Row]]:
 
 
 def write_training(writer: Writer) -> list[Example]:
-    """Write every problem once at every urgency, shuffled: what the problem is says nothing about its urgency."""
+    """Write every problem at both urgencies, and once more at either: a problem says nothing about its urgency."""
+    third = deal(writer.rng, URGENCIES)
     examples = [
         writer.write(team, problem, urgency)
         for team, problem in every_problem(writer.phrasings)
-        for urgency in URGENCIES
+        for urgency in (*URGENCIES, next(third))
     ]
     writer.rng.shuffle(examples)
     return examples

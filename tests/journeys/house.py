@@ -31,9 +31,7 @@ class House:
         self.output.write_bytes(b"")
         with self.output.open("ab") as output:
             command = [sys.executable, "-m", "tunesmith.cli.main", "up", "--port", "0"]
-            self.process = subprocess.Popen(
-                [*command, "--data-dir", str(self.data_dir)], stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen([*command, "--data-dir", str(self.data_dir)], stdout=output, stderr=output)
         found = eventually(
             lambda: LISTENS.search(self.output.read_text()) or self.process.poll(),  # type: ignore[union-attr]
             "the server to listen",

@@ -108,9 +108,7 @@ def test_rows_and_a_base_go_in_and_an_adapter_answers(house: House, base: Path) 
     body = {"model": "default--tuned", "messages": [{"role": "user", "content": "is 7 a number?"}], "max_tokens": 12}
     reply = client.inference.gateway.provider.post("v1/chat/completions", name="base", body=body | {"temperature": 0})
     assert reply["choices"][0]["message"]["content"] == ANSWER
-    chunks = client.inference.chat(
-        model="tuned", messages=body["messages"], max_tokens=12, temperature=0, stream=True
-    )
+    chunks = client.inference.chat(model="tuned", messages=body["messages"], max_tokens=12, temperature=0, stream=True)
     parts = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]]
     assert "".join(parts) == ANSWER
 
@@ -166,9 +164,7 @@ def test_kill_minus_nine_of_the_trainer_ends_the_job_with_nothing_half_made(hous
 def test_a_deployment_comes_back_after_its_process_dies_and_after_the_server_stops(house: House, base: Path) -> None:
     client = house.up()
     furnish(client, base)
-    client.inference.deployment_configs.create(
-        "base", model_spec={"model_name": "base"}, executor_config={"gpu": 0}
-    )
+    client.inference.deployment_configs.create("base", model_spec={"model_name": "base"}, executor_config={"gpu": 0})
     client.inference.deployments.create("base", config="base")
     client.inference.deployments.wait("base", until="READY", timeout=120)
     before = ask(client, "base")

@@ -1,0 +1,95 @@
+"""What all commands share: where the platform is, how answers are shown, and errors as one line."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from tunesmith.client import waiting
+from tunesmith.client.sync.client import Tunesmith
+from tunesmith.errors import TunesmithError
+
+FAILED = 1
+MISUSED = 2
+INTERRUPTED = 130
+
+
+class Output(StrEnum):
+    """How answers are shown."""
+
+    table = "table"
+    json = "json"
+
+
+@dataclass
+class Session:
+    """The global options. `transport` and `sleep` are for tests."""
+
+    base_url: str | None = None
+    workspace: str | None = None
+    output: Output | None = None
+    """None = a table on a terminal, JSON when piped."""
+    transport: httpx.BaseTransport | None = None
+    sleep: waiting.Sleep = waiting.sleep
+    _opened: list[Tunesmith] = field(default_factory=list)
+
+    @property
+    def client(self) -> Tunesmith:
+        """The SDK's client, opened on first use."""
+        if not self._opened:
+            self._opened.append(
+                Tunesmith(self.base_url, self.workspace, transport=self.transport, sleep=self.sleep),
+            )
+        return self._opened[0]
+
+    @property
+    def json(self) -> bool:
+        """Whether answers are for programs."""
+        return self.output is Output.json if self.output else not sys.stdout.isatty()
+
+    def close(self) -> None:
+        """Close the client if it was opened."""
+        for client in self._opened:
+            client.close()
+
+
+class Polite(TyperGroup):
+    """A group of commands that ends with a sentence where others end with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a refusal becomes one red message and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader has seen enough
+        except (TunesmithError, OSError) as error:
+            complain(str(error))
+            raise typer.Exit(FAILED) from error
+        finally:
+            if isinstance(ctx.obj, Session):
+                ctx.obj.close()
+
+
+def session(ctx: typer.Context) -> Session:
+    """The command's session."""
+    found = ctx.find_object(Session)
+    assert found is not None, "the main callback makes it"
+    return found
+
+
+def complain(message: str) -> None:
+    """Say what is wrong, in red, to the error stream."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(message, style="red"))
+
+
+def note(message: str) -> None:
+    """Say something beside the answer, to the error stream, so that pipes get the answer only."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(message))

@@ -1,0 +1,101 @@
+"""Jobs, whatever their kind: what there is, how they are doing, what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+
+from tunesmith.api import paths
+from tunesmith.api.base import Page
+from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
+from tunesmith.client.aio.pages import AsyncPages
+from tunesmith.client.aio.resource import AsyncResource
+from tunesmith.client.errors import WaitTimeoutError
+
+POLL_SECONDS = 1.0
+LOG_LINES = 1000
+"""Lines asked for at once when a log is followed."""
+
+
+class AsyncJobs(AsyncResource):
+    """`client.jobs`."""
+
+    async def retrieve(self, name: str, *, workspace: str | None = None) -> Job:
+        """One job."""
+        return await self._transport.get(Job, self._at(paths.JOB, name, workspace))
+
+    async def list(
+        self,
+        *,
+        workspace: str | None = None,
+        page: int | None = None,
+        page_size: int | None = None,
+        sort: str | None = None,
+        status: str | None = None,
+        source: str | None = None,
+    ) -> AsyncPages[Job]:
+        """The workspace's jobs, newest first; with `status` (several separated by commas) or `source` only those."""
+        path = self._in(paths.JOBS, workspace)
+        return await AsyncPages.begin(
+            self._transport, Page[Job], path, page, page_size, sort, status=status, source=source
+        )
+
+    async def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
+        """How a job is doing: its status, progress, steps, and error if it has one."""
+        return await self._transport.get(JobState, self._at(paths.JOB_STATUS, name, workspace))
+
+    async def cancel(self, name: str, *, workspace: str | None = None) -> Job:
+        """Ask a job to end; one that has ended stays as it is."""
+        return await self._transport.post(Job, self._at(paths.JOB_CANCEL, name, workspace), idempotent=True)
+
+    async def get_logs(
+        self, name: str, *, workspace: str | None = None, limit: int | None = None, page_cursor: str | None = None
+    ) -> LogPage:
+        """Lines of a job's log, oldest first, from `page_cursor` (`next_page` of the page before) on."""
+        query = {"limit": limit, "page_cursor": page_cursor}
+        return await self._transport.get(LogPage, self._at(paths.JOB_LOGS, name, workspace), query)
+
+    async def wait(
+        self,
+        name: str,
+        *,
+        workspace: str | None = None,
+        on_status: Callable[[JobState], None] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 one word for both clients
+        interval: float = POLL_SECONDS,
+    ) -> JobState:
+        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer.
+
+        `timeout` and `interval` are seconds; WaitTimeoutError after `timeout`, and the job goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            state = await self.get_status(name, workspace=workspace)
+            if on_status:
+                on_status(state)
+            if state.status.final:
+                return state
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"job '{name}' is still {state.status} after {timeout:g} s")
+            await self._transport.sleep(interval)
+
+    async def follow_logs(
+        self, name: str, *, workspace: str | None = None, interval: float = POLL_SECONDS
+    ) -> AsyncIterator[LogLine]:
+        """A job's log line by line, waiting for more until the job has ended."""
+        cursor: str | None = None
+        shown = 0
+        ended = False
+        while True:
+            page = await self.get_logs(name, workspace=workspace, limit=LOG_LINES, page_cursor=cursor)
+            for line in page.data[shown:]:
+                yield line
+            if page.next_page and page.next_page != cursor:
+                cursor, shown = page.next_page, 0
+                continue
+            if ended:
+                return
+            shown = len(page.data)
+            ended = (await self.get_status(name, workspace=workspace)).status.final
+            if not ended:
+                await self._transport.sleep(interval)

@@ -1,0 +1,110 @@
+"""One HTTP client under all resources: addresses, retries, and answers that say no as exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from tunesmith.client import retry, wire
+from tunesmith.client.errors import APIConnectionError, APITimeoutError
+from tunesmith.client.options import HEADERS, silence
+from tunesmith.client.waiting import AsyncSleep
+
+M = TypeVar("M", bound=BaseModel)
+
+Content = Callable[[], AsyncIterator[bytes] | bytes]
+"""Makes a request's body anew for each attempt."""
+
+
+class AsyncTransport:
+    """Sends requests. `transport` replaces the network, `sleep` the pauses; tests give their own."""
+
+    def __init__(
+        self,
+        base_url: str,
+        timeout: float,
+        max_retries: int,
+        transport: httpx.AsyncBaseTransport | None,
+        sleep: AsyncSleep,
+    ) -> None:
+        self.base_url = base_url
+        self.sleep = sleep
+        self._max_retries = max_retries
+        self._http = httpx.AsyncClient(
+            headers=HEADERS, timeout=silence(timeout), transport=transport, follow_redirects=True
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def get(self, answer: type[M], path: str, query: Mapping[str, Any] | None = None) -> M:
+        """GET, and the answer as a model."""
+        return wire.read(answer, await self.send("GET", path, query=query))
+
+    async def post(self, answer: type[M], path: str, body: Any = None, *, idempotent: bool = False) -> M:
+        """POST, and the answer as a model."""
+        return wire.read(answer, await self.send("POST", path, body=body, idempotent=idempotent))
+
+    async def patch(self, answer: type[M], path: str, body: Any) -> M:
+        """PATCH, and the answer as a model."""
+        return wire.read(answer, await self.send("PATCH", path, body=body))
+
+    async def delete(self, path: str) -> None:
+        """DELETE."""
+        await self.send("DELETE", path)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content: Content | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 the platform's silence, not the call's length
+        stream: bool = False,
+        idempotent: bool = False,
+        max_retries: int | None = None,
+    ) -> httpx.Response:
+        """One request, repeated as `retry` says; the answer, read unless `stream`.
+
+        Raises APIConnectionError, APITimeoutError and the APIStatusErrors. With `stream` the caller closes the answer.
+        """
+        safe = idempotent or retry.repeatable(method)
+        retries = self._max_retries if max_retries is None else max_retries
+        fixed: dict[str, Any] = {
+            "params": {key: value for key, value in (query or {}).items() if value is not None} or None,
+            "json": body,
+            "headers": headers,
+            "timeout": silence(timeout) if timeout else httpx.USE_CLIENT_DEFAULT,
+        }
+        for attempt in range(retries + 1):
+            last = attempt == retries
+            made = content() if content else None
+            request = self._http.build_request(method, self.base_url + path, content=made, **fixed)
+            try:
+                response = await self._http.send(request, stream=True)
+                if response.is_success and stream:
+                    return response
+                await response.aread()
+            except httpx.TransportError as error:
+                if last or not retry.after_failure(error, safe):
+                    raise self.failure(error) from error
+                await self.sleep(retry.pause(attempt))
+                continue
+            if response.is_success:
+                return response
+            if last or not retry.after_answer(response, safe):
+                raise wire.refused(response)
+            await self.sleep(retry.pause(attempt, response))
+        raise AssertionError("the last attempt returns or raises")
+
+    def failure(self, error: httpx.TransportError) -> APIConnectionError:
+        """What no answer means to the user."""
+        kind = APITimeoutError if isinstance(error, httpx.TimeoutException) else APIConnectionError
+        return kind.at(self.base_url, error)

@@ -1,0 +1,87 @@
+# Made by scripts/unasync.py from ../aio/client.py: change that file and run the script again.
+"""The SDK's front door."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tunesmith.api import paths
+from tunesmith.api.base import JsonObject
+from tunesmith.client import options, wire
+from tunesmith.client.errors import InternalServerError
+from tunesmith.client.sync.customization import Customization
+from tunesmith.client.sync.files import Files
+from tunesmith.client.sync.inference import Inference
+from tunesmith.client.sync.jobs import Jobs
+from tunesmith.client.sync.models import Adapters, Models
+from tunesmith.client.sync.transport import Transport
+from tunesmith.client.sync.workspaces import Workspaces
+from tunesmith.client.waiting import Sleep, sleep
+
+
+class Tunesmith:
+    """A Tunesmith platform, one method per route.
+
+    `base_url` falls back on TUNESMITH_BASE_URL, NMP_BASE_URL and http://localhost:8080, `workspace` on
+    TUNESMITH_WORKSPACE, NMP_WORKSPACE and `default`; each call takes another `workspace=`. `timeout` is the longest
+    silence borne, in seconds. `transport` takes the network's place, `sleep` that of waiting. Errors are in
+    `tunesmith.client.errors`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        workspace: str | None = None,
+        *,
+        timeout: float = options.TIMEOUT_SECONDS,
+        max_retries: int = options.MAX_RETRIES,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Sleep = sleep,
+    ) -> None:
+        self.base_url = options.find_base_url(base_url)
+        self.workspace = options.find_workspace(workspace)
+        link = Transport(self.base_url, timeout, max_retries, transport, sleep)
+        self._transport = link
+        self.workspaces = Workspaces(link, self.workspace)
+        self.files = Files(link, self.workspace)
+        self.models = Models(link, self.workspace)
+        self.adapters = Adapters(link, self.workspace)
+        self.jobs = Jobs(link, self.workspace)
+        self.customization = Customization(link, self.workspace)
+        self.inference = Inference(link, self.workspace)
+
+    def live(self) -> JsonObject:
+        """Whether the platform's process answers."""
+        return self._object(paths.HEALTH_LIVE)
+
+    def health(self) -> JsonObject:
+        """`{"status": "ready"}` or `{"status": "not_ready"}`; APIConnectionError if nobody is there. Asks once."""
+        try:
+            return self._object(paths.HEALTH_READY, max_retries=0)
+        except InternalServerError as error:
+            if error.status_code == httpx.codes.SERVICE_UNAVAILABLE and isinstance(error.body, dict):
+                return error.body
+            raise
+
+    def status(self) -> JsonObject:
+        """What the platform says about itself and its control loops."""
+        return self._object(paths.STATUS)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _object(self, path: str, max_retries: int | None = None) -> JsonObject:
+        answer: JsonObject = wire.content(self._transport.send("GET", path, max_retries=max_retries))
+        return answer

@@ -1,0 +1,122 @@
+# Made by scripts/unasync.py from ../aio/deployments.py: change that file and run the script again.
+"""Deployment configs, and the serving processes made from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from tunesmith.api import paths
+from tunesmith.api.base import JsonObject
+from tunesmith.api.deployments import (
+    CreateDeployment,
+    CreateDeploymentConfig,
+    DeploymentConfig,
+    DeploymentStatus,
+    Executor,
+    ModelDeployment,
+    ServedModel,
+)
+from tunesmith.client import wire
+from tunesmith.client.errors import DeploymentFailed, NotFoundError, WaitTimeoutError
+from tunesmith.client.sync.gateway import ProviderRoute
+from tunesmith.client.sync.resource import Resource
+
+POLL_SECONDS = 1.0
+START_SECONDS = 600.0
+
+
+class DeploymentConfigs(Resource):
+    """`client.inference.deployment_configs`."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        model_spec: ServedModel | JsonObject,
+        executor_config: Executor | JsonObject,
+        engine: Literal["nim"] = "nim",
+        workspace: str | None = None,
+        description: str | None = None,
+        model_entity_id: str | None = None,
+    ) -> DeploymentConfig:
+        """A recipe for deployments: which model, on what, with or without its adapters."""
+        body = wire.ask(
+            CreateDeploymentConfig,
+            name=name,
+            engine=engine,
+            model_spec=model_spec,
+            executor_config=executor_config,
+            description=description,
+            model_entity_id=model_entity_id,
+        )
+        return self._transport.post(DeploymentConfig, self._in(paths.DEPLOYMENT_CONFIGS, workspace), body)
+
+    def retrieve(self, name: str, *, workspace: str | None = None) -> DeploymentConfig:
+        """One config."""
+        return self._transport.get(DeploymentConfig, self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
+
+    def delete(self, name: str, *, workspace: str | None = None) -> None:
+        """Remove a config; ConflictError while a deployment is made from it."""
+        self._transport.delete(self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
+
+
+class Deployments(Resource):
+    """`client.inference.deployments`."""
+
+    def create(self, name: str, *, config: str, workspace: str | None = None) -> ModelDeployment:
+        """Start to serve what `config` (`name` or `workspace/name`) says."""
+        body = wire.ask(CreateDeployment, name=name, config=config)
+        return self._transport.post(ModelDeployment, self._in(paths.DEPLOYMENTS, workspace), body)
+
+    def retrieve(self, name: str, *, workspace: str | None = None) -> ModelDeployment:
+        """One deployment, and how it is doing."""
+        return self._transport.get(ModelDeployment, self._at(paths.DEPLOYMENT, name, workspace))
+
+    def delete(self, name: str, *, workspace: str | None = None) -> None:
+        """Stop serving; `wait(name, until="DELETED")` waits until the process is gone."""
+        self._transport.delete(self._at(paths.DEPLOYMENT, name, workspace))
+
+    def wait(
+        self,
+        name: str,
+        *,
+        until: Literal["READY", "DELETED"] = "READY",
+        workspace: str | None = None,
+        on_status: Callable[[ModelDeployment], None] | None = None,
+        timeout: float = START_SECONDS,
+        interval: float = POLL_SECONDS,
+    ) -> ModelDeployment | None:
+        """Ask until the deployment is READY and the gateway knows it, or until it is gone (then None, once forgotten).
+
+        `timeout` and `interval` are seconds. DeploymentFailed if it goes to ERROR, WaitTimeoutError after `timeout`.
+        """
+        deadline = time.monotonic() + timeout
+        seen: ModelDeployment | None = None
+        while True:
+            try:
+                seen = self.retrieve(name, workspace=workspace)
+            except NotFoundError:
+                if until == "DELETED":
+                    return None
+                raise
+            if on_status:
+                on_status(seen)
+            if seen.status == until and (until == "DELETED" or self._routed(name, workspace)):
+                return seen
+            if seen.status == DeploymentStatus.ERROR and until == "READY":
+                raise DeploymentFailed(f"deployment '{name}' failed: {seen.status_message}")
+            if time.monotonic() >= deadline:
+                raise WaitTimeoutError(
+                    f"deployment '{name}' is {seen.status}, not {until}, after {timeout:g} s: {seen.status_message}"
+                )
+            self._transport.sleep(interval)
+
+    def _routed(self, name: str, workspace: str | None) -> bool:
+        """Whether the gateway would send requests there."""
+        try:
+            ProviderRoute(self._transport, self._workspace).ready(name, workspace=workspace)
+        except NotFoundError:
+            return False
+        return True

@@ -1,0 +1,57 @@
+# Made by scripts/unasync.py from ../aio/pages.py: change that file and run the script again.
+"""A list that comes in pages and reads as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from tunesmith.api.base import JsonObject, Page, PageRequest, Pagination
+from tunesmith.client.sync.transport import Transport
+from tunesmith.client.wire import ask
+
+T = TypeVar("T")
+
+PAGE_SIZE = 100
+"""Asked for when the caller does not say: few round trips, and within every list's limit."""
+
+
+class Pages(Generic[T]):
+    """The first page, as `data` and `pagination`; iterating goes on through all pages, asking for each when needed."""
+
+    def __init__(
+        self, transport: Transport, answer: type[Page[T]], path: str, query: JsonObject, first: Page[T]
+    ) -> None:
+        self.data = first.data
+        self.pagination: Pagination = first.pagination
+        self._transport = transport
+        self._answer = answer
+        self._path = path
+        self._query = query
+
+    @classmethod
+    def begin(
+        cls,
+        transport: Transport,
+        answer: type[Page[T]],
+        path: str,
+        page: int | None = None,
+        page_size: int | None = None,
+        sort: str | None = None,
+        **filters: str | None,
+    ) -> Pages[T]:
+        """Ask for the first page wanted. `filters` are names of fields and their values; None does not filter."""
+        asked = ask(PageRequest, page=page, page_size=page_size or PAGE_SIZE, sort=sort)
+        query = asked | {f"filter[{field}]": value for field, value in filters.items()}
+        return cls(transport, answer, path, query, transport.get(answer, path, query))
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self.data:
+            yield item
+        page, count = self.pagination, len(self.data)
+        while count and page.page < page.total_pages:
+            query = self._query | {"page": page.page + 1}
+            more = self._transport.get(self._answer, self._path, query)
+            page, count = more.pagination, len(more.data)
+            for item in more.data:
+                yield item

@@ -1,0 +1,155 @@
+"""The pass over a run's rows: find, lint, split, render, tokenise, truncate, write, count.
+
+Everything that is wrong with the data set is found here, before any training slot is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.data.encode import Encoder, Placed, TokenRow
+from tunesmith.data.find import find_training, find_validation
+from tunesmith.data.read import read_rows
+from tunesmith.data.rows import Faults
+from tunesmith.data.schedule import steps_per_epoch, total_steps, validation_steps
+from tunesmith.data.splits import held_back
+from tunesmith.data.store import RowWriter
+from tunesmith.data.template import ChatTemplate
+from tunesmith.data.tokens import Tokenizer
+from tunesmith.errors import DataError
+from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
+from tunesmith.handoff.plan import DataPart, Plan
+from tunesmith.handoff.prepared import Prepared, RowSet
+
+DATA, PREPARED_FILE = "data", "data.json"
+"""Where rows and counts lie in a run."""
+
+CHUNK_ROWS = 1_000
+"""Rows tokenised at a time: enough to keep all threads busy, few enough for memory and progress."""
+
+Log = Callable[[Event], None]
+NamedFile = tuple[Path, str]
+"""A data file and how messages call it."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What became of the rows, over both splits."""
+
+    truncated: int = 0
+    dropped: int = 0
+
+
+def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
+    """Write `data/` and `data.json` into the run; DataError with all that is wrong if the rows cannot be trained on."""
+    training_files, validation_files = _find(run, plan.data, log)
+    log(Preparing(rows=0))
+    faults = Faults()
+    training_rows = sum(1 for _ in _read(training_files, faults))
+    validation_rows = sum(1 for _ in _read(validation_files, faults))
+    faults.raise_any()
+    for rows, files in ((training_rows, training_files), (validation_rows, validation_files)):
+        if files and not rows:
+            raise DataError(f"there is not a single row in {', '.join(name for _, name in files)}")
+    chosen = held_back(0 if validation_files else training_rows, plan.data.split_fraction, plan.data.seed)
+
+    encoder = _encoder(run, plan.data)
+    counts = _Counts()
+    temporary = _empty_directory(run / f".{DATA}.tmp")
+    with RowWriter(temporary, "training", DATA) as training, RowWriter(temporary, "validation", DATA) as validation:
+        read = itertools.chain(_read(training_files, faults), _read(validation_files, faults))
+        for number, row in enumerate(_encoded(encoder, read, faults, log)):
+            counts.truncated += row.truncated
+            if not any(row.mask):
+                counts.dropped += 1
+            elif number >= training_rows or number in chosen:
+                validation.append(row)
+            else:
+                training.append(row)
+        faults.raise_any()
+        prepared = _counted(plan, training.finish(), validation.finish(), counts)
+    shutil.rmtree(run / DATA, ignore_errors=True)
+    temporary.rename(run / DATA)
+    prepared.write(run / PREPARED_FILE)
+    log(_summary(prepared))
+    return prepared
+
+
+def _find(run: Path, part: DataPart, log: Log) -> tuple[list[NamedFile], list[NamedFile]]:
+    """Training and validation files. A validation fileset wins over validation files beside the training rows."""
+    root = run / "inputs" / "data"
+    found = find_training(root)
+    training = [(path, str(path.relative_to(root))) for path in found.training]
+    validation = [(path, str(path.relative_to(root))) for path in found.validation]
+    unused = [str(path.relative_to(root)) for path in found.unused]
+    if part.validation == "files":
+        unused += [name for _, name in validation]
+        root = run / "inputs" / "validation"
+        validation = [(path, f"validation: {path.relative_to(root)}") for path in find_validation(root).validation]
+    if unused:
+        log(Warned(message=f"data files that are not used: {', '.join(unused)}"))
+    return training, validation
+
+
+def _read(files: Iterable[NamedFile], faults: Faults) -> Iterator[Placed]:
+    for path, name in files:
+        yield from read_rows(path, name, faults)
+
+
+def _encoder(run: Path, part: DataPart) -> Encoder:
+    tokenizer = Tokenizer.load(run / "inputs" / "model")
+    template = ChatTemplate(part.chat_template, tokenizer.special_tokens) if part.chat_template else None
+    return Encoder(tokenizer, template, part.sequence_limit)
+
+
+def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log) -> Iterator[TokenRow]:
+    """The rows as tokens; after a first fault the rest is only looked through for more."""
+    done = 0
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        tokens = encoder.encode(chunk, faults)
+        done += len(chunk)
+        log(Preparing(rows=done))
+        if not faults.count:
+            yield from tokens
+
+
+def _counted(plan: Plan, training: RowSet, validation: RowSet, counts: _Counts) -> Prepared:
+    if not training.rows:
+        raise DataError(
+            f"no training rows are left: all {counts.dropped} dropped rows have nothing to train on within "
+            f"{plan.data.sequence_limit} tokens; raise max_seq_length"
+        )
+    per_epoch = steps_per_epoch(training.rows, plan.schedule.rows_per_step)
+    steps = total_steps(plan.schedule.stop, per_epoch)
+    return Prepared(
+        training=training,
+        validation=validation,
+        truncated_rows=counts.truncated,
+        dropped_rows=counts.dropped,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        validate_at=validation_steps(plan.schedule.validate_at, per_epoch, steps) if validation.rows else (),
+    )
+
+
+def _summary(prepared: Prepared) -> PreparedRows:
+    return PreparedRows(
+        training_rows=prepared.training.rows,
+        validation_rows=prepared.validation.rows,
+        training_tokens=prepared.training.tokens,
+        trained_tokens=prepared.training.trained_tokens,
+        truncated_rows=prepared.truncated_rows,
+        dropped_rows=prepared.dropped_rows,
+        steps=prepared.steps,
+        steps_per_epoch=prepared.steps_per_epoch,
+    )
+
+
+def _empty_directory(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path

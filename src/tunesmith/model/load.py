@@ -1,0 +1,89 @@
+"""Reads a checkpoint into a torch module: the one model class it names, unmodified, frozen, on one device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tunesmith.errors import EngineError
+
+Compute = Literal["bf16", "fp32"]
+DTYPES: dict[Compute, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+LOAD_ERROR = "ModelLoadError"
+
+
+def resolve_compute(wanted: Literal["auto", "bf16", "fp32"], device: torch.device) -> Compute:
+    """What `auto` means on this device: bf16 where there are bf16 dot products, else fp32.
+
+    On a CPU without them bf16 products are emulated and slower than fp32.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _cpu_has_bf16_products() else "fp32"
+
+
+def pick_device() -> torch.device:
+    """The one device of this process: the first GPU that the launcher lets us see, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_model(
+    directory: Path, compute: Compute, attention: Literal["sdpa", "eager"], device: torch.device
+) -> nn.Module:
+    """The causal language model in `directory`, all weights frozen and in the compute type, in eval mode.
+
+    Returns transformers' own class (`config.architectures[0]`); only the module that defines it is imported.
+    EngineError (ModelLoadError) if the class is unknown or the weights do not fit it.
+    """
+    name = _architecture(directory)
+    import transformers  # here, because its lazy modules still take a second
+
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise EngineError(
+            f"config.json architectures[0] ({name}) is not a model of transformers {transformers.__version__}",
+            LOAD_ERROR,
+        )
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, report = kind.from_pretrained(
+            directory,
+            dtype=DTYPES[compute],
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EngineError(f"the model cannot be loaded: {error}", LOAD_ERROR) from error
+    if report["missing_keys"]:
+        first = min(report["missing_keys"])
+        raise EngineError(f"the checkpoint lacks {len(report['missing_keys'])} weights, such as {first}", LOAD_ERROR)
+    model.requires_grad_(False)
+    model.eval()
+    return model.to(device)
+
+
+def _architecture(directory: Path) -> str:
+    path = directory / "config.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    except FileNotFoundError:
+        raise EngineError("the model has no config.json", LOAD_ERROR) from None
+    except ValueError as error:
+        raise EngineError(f"config.json is not JSON: {error}", LOAD_ERROR) from None
+    if not names:
+        raise EngineError("config.json names no class in `architectures`", LOAD_ERROR)
+    return str(names[0])
+
+
+def _cpu_has_bf16_products() -> bool:
+    """AVX-512 BF16 or AMX on x86, the BF16 extension on ARM."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))

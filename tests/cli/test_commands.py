@@ -1,0 +1,304 @@
+"""The commands as a user types them, against a platform with prepared answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from tests.client import samples
+from tests.client.samples import Platform, events, page, state
+from tunesmith import __version__
+from tunesmith.cli.main import app
+from tunesmith.cli.session import Session
+
+SPEC = "model: default/smol\ndataset: {training: default/triage}\ntraining: {lora: {rank: 16}}\n"
+
+
+def run(platform, *arguments, stdin=None):
+    session = Session(transport=platform.transport(), sleep=platform.pauses.append)
+    return CliRunner().invoke(app, list(arguments), obj=session, input=stdin)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(SPEC)
+    return str(path)
+
+
+def test_version():
+    assert run(Platform(), "--version").stdout == f"tunesmith {__version__}\n"
+
+
+def test_a_pipe_gets_json():
+    result = run(Platform(page(samples.JOB)), "jobs", "list")
+    assert [job["name"] for job in json.loads(result.stdout)] == ["first"]
+
+
+def test_a_terminal_gets_a_table():
+    result = run(Platform(page(samples.JOB)), "--output", "table", "jobs", "list")
+    assert result.stdout.splitlines()[0].split() == ["NAME", "STATUS", "PROGRESS", "MODEL", "CREATED"]
+    assert result.stdout.splitlines()[1].split()[:4] == ["first", "active", "40%", "default/smol"]
+
+
+def test_an_empty_table_says_what_to_do():
+    result = run(Platform(page(pages=0)), "--output", "table", "jobs", "list")
+    assert "tunesmith jobs submit FILE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "shown"),
+    [
+        (["jobs", "show", "first"], state("active", step=3, max_steps=54, train_loss=1.5), ["3/54  loss 1.500"]),
+        (["models", "show", "smol"], samples.MODEL, ["default/smol", "llama", "134,515,008", "triage"]),
+        (["models", "list"], page(samples.MODEL), ["smol", "134,515,008"]),
+        (["adapters", "list"], page(samples.ADAPTER), ["triage", "default/smol", "16", "yes"]),
+        (["files", "list"], page(samples.FILESET), ["triage", "dataset"]),
+        (["files", "list", "triage"], {"data": [samples.FILE]}, ["a.jsonl", "3 B"]),
+        (["deployments", "show", "smol"], samples.DEPLOYMENT, ["smol", "READY"]),
+    ],
+)
+def test_what_tables_show(command, answer, shown):
+    result = run(Platform(answer), "--output", "table", *command)
+    assert result.exit_code == 0, result.output
+    assert [text for text in shown if text not in result.stdout] == []
+
+
+def test_the_workspace_goes_along():
+    platform = Platform(page())
+    run(platform, "--workspace", "theirs", "models", "list")
+    assert "/workspaces/theirs/models" in platform.sent[0]
+
+
+def test_a_refusal_is_one_line_and_exit_code_1():
+    result = run(Platform(httpx.Response(404, json={"detail": "Job 'x' not found"})), "jobs", "show", "x")
+    assert (result.exit_code, result.stderr, result.stdout) == (1, "Job 'x' not found\n", "")
+
+
+def test_nobody_there_is_one_line_and_the_way_out():
+    platform = Platform(by=lambda _: httpx.ConnectError("Connection refused"))
+    result = run(platform, "--base-url", "http://127.0.0.1:9", "models", "list")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "http://127.0.0.1:9" in result.stderr
+    assert "`tunesmith up`" in result.stderr
+
+
+def test_a_job_is_submitted_from_a_file(spec):
+    platform = Platform(samples.AUTOMODEL_JOB)
+    result = run(
+        platform,
+        *("--output", "table", "jobs", "submit", spec, "--name", "first"),
+        *("--set", "training.lora.rank=64", "--set", "optimizer.learning_rate=1e-3"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "first is created" in result.stdout
+    assert platform.body["name"] == "first"
+    assert platform.body["spec"]["training"]["lora"] == {"rank": 64}
+    assert platform.body["spec"]["optimizer"] == {"learning_rate": 0.001}
+
+
+def test_a_job_is_submitted_from_the_standard_input():
+    platform = Platform(samples.AUTOMODEL_JOB)
+    document = {"backend": "automodel", "name": "named-inside", "spec": samples.JOB_SPEC}
+    result = run(platform, "jobs", "submit", "-", stdin=json.dumps(document))
+    assert result.exit_code == 0, result.output
+    assert platform.body == {"name": "named-inside", "spec": samples.JOB_SPEC}
+    assert json.loads(result.stdout)["name"] == "first"
+
+
+def test_broken_rules_are_a_line_each_and_exit_code_2(spec):
+    platform = Platform()
+    result = run(platform, "jobs", "submit", spec, "--set", "training.lora.rank=0", "--set", "batch.size=3")
+    assert result.exit_code == 2
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == [
+        "spec.training.lora.rank",
+        "spec.batch.size",
+    ]
+    assert platform.sent == []
+
+
+def test_rules_only_the_platform_knows_read_the_same(spec):
+    detail = [{"type": "value_error", "loc": ["body", "spec", "model"], "msg": "Value error, no such model"}]
+    result = run(Platform(httpx.Response(422, json={"detail": detail})), "jobs", "submit", spec)
+    assert (result.exit_code, result.stderr) == (2, "spec.model: no such model\n")
+
+
+def test_a_backend_that_is_not_built_is_refused(tmp_path):
+    (tmp_path / "job.yaml").write_text("backend: rl\n" + SPEC)
+    result = run(Platform(), "jobs", "submit", str(tmp_path / "job.yaml"))
+    assert result.exit_code == 2
+    assert "backend 'rl' is not built yet" in result.stderr
+
+
+def test_a_missing_file_is_one_line():
+    result = run(Platform(), "jobs", "submit", "nowhere.yaml")
+    assert result.exit_code == 1
+    assert "nowhere.yaml" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def training(status="active", **details):
+    return state("active", steps=[samples.step("training", status, phase="training")], max_steps=54, **details)
+
+
+def test_a_watched_job_tells_its_progress_and_ends_with_it(spec):
+    platform = Platform(
+        samples.AUTOMODEL_JOB,
+        state("pending"),
+        training(step=1, train_loss=2.5, lr=1e-3, warnings=["a row was cut"]),
+        training(step=2, train_loss=2.0, lr=1e-3, warnings=["a row was cut"]),
+        training(step=27, train_loss=1.25, lr=5e-4, tokens_per_second=321.4, eta_seconds=65),
+        state("completed", step=54, max_steps=54),
+    )
+    result = run(platform, "--output", "table", "jobs", "submit", spec, "--watch")
+    assert result.exit_code == 0, result.output
+    assert "first is completed" in result.stdout
+    assert result.stderr.splitlines() == [
+        "job first",
+        "pending",
+        "warning: a row was cut",
+        "training  1/54  loss 2.500  lr 1.0e-03",
+        "training  27/54  loss 1.250  321 tok/s  1:05 left  lr 5.0e-04",
+        "completed  54/54",
+    ]
+
+
+def test_a_watched_job_that_fails_says_why(spec):
+    failed = state("error", error_details={"message": "train.jsonl line 3: no messages", "type": "DatasetFormatError"})
+    result = run(Platform(samples.AUTOMODEL_JOB, failed), "jobs", "submit", spec, "--watch")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "train.jsonl line 3: no messages"
+    assert json.loads(result.stdout)["status"] == "error"
+
+
+def test_logs_are_the_lines_of_all_pages():
+    first = {**samples.LOG_PAGE, "next_page": "two"}
+    assert run(Platform(first, samples.LOG_PAGE), "jobs", "logs", "first").stdout == "hello\nhello\n"
+
+
+def test_logs_are_followed_to_the_end():
+    platform = Platform(samples.LOG_PAGE, state("completed"), samples.LOG_PAGE)
+    assert run(platform, "jobs", "logs", "first", "-f").stdout == "hello\n"
+
+
+def test_a_job_is_cancelled():
+    platform = Platform({**samples.JOB, "status": "cancelling"})
+    assert run(platform, "--output", "table", "jobs", "cancel", "first").stdout == "first is cancelling\n"
+    assert platform.sent[0].endswith("/jobs/first/cancel")
+
+
+def test_a_model_is_served_with_its_adapters():
+    pending = {**samples.DEPLOYMENT, "status": "PENDING"}
+    platform = Platform(samples.MODEL, samples.CONFIG, pending, pending, samples.DEPLOYMENT, {"ready": True})
+    result = run(platform, "--output", "table", "deploy", "smol")
+    assert result.exit_code == 0, result.output
+    assert json.loads(platform.bodies[1])["model_spec"] == {
+        "model_namespace": "default",
+        "model_name": "smol",
+        "lora_enabled": True,
+    }
+    assert "smol is READY" in result.stdout
+    assert "tunesmith chat default/triage" in result.stdout
+
+
+def test_a_config_from_before_is_used_again_if_it_serves_the_same():
+    taken = httpx.Response(409, json={"detail": "exists"})
+    platform = Platform(samples.MODEL, taken, samples.CONFIG, samples.DEPLOYMENT)
+    assert run(platform, "deploy", "smol", "--no-wait").exit_code == 0
+    other = {**samples.CONFIG, "model_entity_id": "default/other"}
+    result = run(Platform(samples.MODEL, taken, other), "deploy", "smol", "--no-wait")
+    assert result.exit_code == 1
+    assert "--name" in result.stderr
+
+
+def test_serving_stops_when_the_process_is_gone():
+    platform = Platform(
+        httpx.Response(202, text="null"), {**samples.DEPLOYMENT, "status": "DELETING"}, httpx.Response(404)
+    )
+    assert run(platform, "--output", "table", "deployments", "delete", "smol").stdout == "smol is deleted\n"
+
+
+def deltas(*pieces):
+    return [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+
+
+def test_an_answer_is_streamed_as_text():
+    platform = Platform(events(*deltas("Hel", "lo!"), "[DONE]"))
+    result = run(platform, "chat", "triage", "hi", "--system", "Be kind.", "--max-tokens", "9")
+    assert result.stdout == "Hello!\n"
+    assert platform.body["max_tokens"] == 9
+    assert [message["role"] for message in platform.body["messages"]] == ["system", "user"]
+
+
+def test_an_answer_is_json_when_json_is_asked_for():
+    result = run(Platform(samples.ANSWER), "--output", "json", "chat", "triage", "hi")
+    assert json.loads(result.stdout) == samples.ANSWER
+
+
+def test_a_conversation_remembers_what_was_said_and_survives_a_refusal():
+    platform = Platform(
+        events(*deltas("Hello!"), "[DONE]"),
+        httpx.Response(400, json={"detail": "too long"}),
+        events(*deltas("Fine."), "[DONE]"),
+    )
+    result = run(platform, "chat", "triage", stdin="hi\n\nlong\nhow are you\n")
+    assert result.stdout == "Hello!\nFine.\n"
+    assert "too long" in result.stderr
+    assert [message["content"] for message in platform.body["messages"]] == ["hi", "Hello!", "how are you"]
+
+
+def test_files_are_uploaded_and_the_fileset_made(tmp_path):
+    (tmp_path / "train.jsonl").write_text("{}")
+    platform = Platform(samples.FILESET, samples.FILE, samples.FILESET)
+    path = str(tmp_path / "train.jsonl")
+    result = run(platform, "--output", "table", "files", "upload", path, "ws/triage", "--purpose", "dataset")
+    assert result.exit_code == 0, result.output
+    assert json.loads(platform.bodies[0]) == {"name": "triage", "purpose": "dataset"}
+    assert [sent.split()[0] for sent in platform.sent] == ["POST", "PUT", "GET"]
+    assert all("/workspaces/ws/" in sent for sent in platform.sent)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["files", "upload", "/nowhere/at/all", "x"], ["--output", "xml", "jobs", "list"], ["jobs", "show"]]
+)
+def test_misuse_is_exit_code_2(arguments):
+    assert run(Platform(), *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(("command", "enabled"), [("enable", True), ("disable", False)])
+def test_adapters_are_switched(command, enabled):
+    platform = Platform({**samples.ADAPTER, "enabled": enabled})
+    result = run(platform, "adapters", command, "triage")
+    assert json.loads(result.stdout)["enabled"] is enabled
+    assert platform.body == {"enabled": enabled}
+
+
+def test_a_model_is_made_of_a_fileset():
+    platform = Platform(samples.MODEL)
+    assert run(platform, "models", "create", "smol", "--fileset", "smol").exit_code == 0
+    assert platform.body == {"name": "smol", "fileset": "smol"}
+
+
+def test_up_without_the_platform_says_what_to_install(monkeypatch):
+    from tunesmith.cli import admin
+
+    monkeypatch.setattr(admin, "find_spec", lambda name: None if name == "uvicorn" else object())
+    result = run(Platform(), "up")
+    assert result.exit_code == 1
+    assert "needs uvicorn: install it with `pip install 'tunesmith[all]'`" in result.stderr
+
+
+def test_the_command_line_loads_neither_the_platform_nor_an_engine():
+    program = "import sys, tunesmith.cli.main; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "typer" in loaded
+    assert loaded & {"fastapi", "starlette", "uvicorn", "sqlalchemy", "torch", "transformers", "numpy"} == set()
+    assert not any(name.startswith(("tunesmith.server", "tunesmith.control", "tunesmith.store")) for name in loaded)

@@ -1,0 +1,45 @@
+"""The bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from rich.console import Console
+
+from tests.client import samples
+from tests.client.samples import Platform, state
+from tunesmith.cli import watch
+
+
+def test_the_bar_shows_phase_step_loss_speed_and_time_left():
+    training = samples.step("training", "active")
+    platform = Platform(
+        state("active", steps=[samples.step("model-and-dataset-download", "active", phase="preparing_rows")]),
+        state(
+            "active", steps=[training], step=27, max_steps=54, train_loss=0.5, tokens_per_second=1234, eta_seconds=3725
+        ),
+        state("completed", step=54, max_steps=54, train_loss=0.25),
+    )
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, color_system=None)
+    last = watch.watch(platform.client(), "first", console=console)
+    assert last.status == "completed"
+    assert re.search(r"completed ━+ 54/54  loss 0\.250", screen.getvalue())
+
+
+def test_phases_are_said_in_words():
+    from tunesmith.api.jobs import JobState
+
+    def phase(*steps, status="active"):
+        return watch.phase_of(JobState.model_validate(state(status, steps=list(steps))))
+
+    assert phase(status="pending") == "pending"
+    assert phase(samples.step("training", "active", phase="checkpoint_saved")) == "checkpoint saved"
+    done = samples.step("training", "completed", phase="completed")
+    assert phase(done, samples.step("model-upload", "active")) == "storing the result"
+    assert phase(done) == "active"
+
+
+def test_time_reads_like_a_clock():
+    assert [watch.clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

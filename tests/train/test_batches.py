@@ -1,0 +1,40 @@
+"""Rows of a step are cut into passes that fit the budget; every row is in exactly one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tunesmith.data.store import Rows
+from tunesmith.handoff.prepared import Prepared
+from tunesmith.train.batches import cut, passes
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "expected"),
+    [
+        ([3, 9, 5, 1], 100, [[1, 2, 0, 3]]),
+        ([3, 9, 5, 1], 10, [[1], [2, 0], [3]]),
+        ([3, 9, 5, 1], 1, [[1], [2], [0], [3]]),
+        ([4, 4, 4], 8, [[0, 1], [2]]),
+    ],
+)
+def test_rows_are_sorted_and_cut_by_padded_tokens(lengths, budget, expected):
+    assert cut(lengths, budget) == expected
+
+
+def test_a_pass_holds_each_trained_token_with_the_place_that_predicts_it(make_run):
+    run = make_run()
+    rows = Rows(run, Prepared.read(run / "data.json").training)
+    found = list(passes(rows, [4, 7, 2], 10_000, torch.device("cpu")))
+    assert len(found) == 1
+    (one,) = found
+    assert sorted(one.rows) == [2, 4, 7]
+    expected = [
+        (int(rows.ids(row)[t - 1]), int(rows.ids(row)[t]))
+        for row in one.rows
+        for t in range(1, len(rows.ids(row)))
+        if rows.mask(row)[t]
+    ]
+    pairs = zip(one.ids_BT.flatten()[one.places_N].tolist(), one.targets_N.tolist(), strict=True)
+    assert list(pairs) == expected
