@@ -31,12 +31,13 @@ DATASET = "triage-mail"
 ADAPTER = "triage"
 JOB = "learn-triage"
 SERVE_SECONDS = 180
+ADAPTERS_SECONDS = 30
 
 SPEC = {
     "model": f"default/{BASE}",
     "dataset": {"training": f"default/{DATASET}"},
     "training": {"lora": {"rank": 16, "alpha": 32}, "max_seq_length": 512},
-    "schedule": {"epochs": 1},
+    "schedule": {"epochs": 2},
     "batch": {"global_batch_size": 8, "micro_batch_size": 8},
     "optimizer": {"learning_rate": 1e-3, "optimizer": "AdamW", "warmup_steps": 5, "weight_decay": 0.0},
     "output": {"name": ADAPTER},
@@ -134,12 +135,11 @@ def serve(client: Tunesmith) -> None:
         client.inference.deployments.wait(
             BASE, timeout=SERVE_SECONDS, on_status=lambda now: busy.update(f"{now.status}: {now.status_message}")
         )
-        deadline = time.monotonic() + SERVE_SECONDS
+        deadline = time.monotonic() + ADAPTERS_SECONDS
         while f"default/{ADAPTER}" not in served(client):
             if time.monotonic() > deadline:
-                raise platform.PlatformError(
-                    f"the adapter is not served {SERVE_SECONDS} s after its base; served: {', '.join(served(client))}"
-                )
+                said = client.inference.deployments.retrieve(BASE).status_message
+                raise platform.PlatformError(f"no adapter {ADAPTERS_SECONDS} s after its base was served: {said}")
             time.sleep(0.2)
     console.print(f"  {', '.join(served(client))}")
     console.print(f"  at {client.models.get_openai_route_base_url()}", soft_wrap=True)

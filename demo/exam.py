@@ -18,7 +18,7 @@ from tunesmith import Tunesmith
 
 DATA = Path(__file__).parent / "data"
 AT_ONCE = 16
-LONGEST_ANSWER_TOKENS = 64
+LONGEST_ANSWER_TOKENS = 48
 SHOWN_CHARACTERS = 120
 """Of an answer that is no record: it goes on for as long as it may."""
 

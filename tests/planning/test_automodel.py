@@ -83,7 +83,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is() -> None:
     [
         (
             {"batch": {"global_batch_size": 10, "micro_batch_size": 4}},
-            r"global_batch_size \(10\) must be divisible by micro_batch_size \(4\) \* data.* \(1\) = 4: 8 or 12 would do",
+            r"global_batch_size \(10\) must be divisible by micro_batch_size \(4\) \* data.* = 4: 8 or 12 would do",
         ),
         (
             {"parallelism": {"num_nodes": 2, "num_gpus_per_node": 8}},

@@ -131,25 +131,35 @@ def test_a_bad_adapter_is_refused_with_the_reason_and_the_server_goes_on(
     assert answer(http, BASE).json()["choices"] == before
 
 
-def write_probe(folder: Path, model: Any, shift: float, compute: str = "fp32") -> None:
+def write_probe(folder: Path, model: Any, shift: float, compute: str = "fp32", way: float = 0.0) -> None:
+    """What `model` says, `shift` nats off; the base is said to be `way` nats away from it."""
     with torch.no_grad():
         best = model(torch.tensor([PROMPT])).logits[0, -1].log_softmax(-1).topk(5)
-    top = [[int(token), float(value) + shift] for value, token in zip(*best, strict=True)]
-    (folder / PROBE_FILE).write_text(json.dumps({"prompt_ids": PROMPT, "compute": compute, "top": top}))
+    top = [
+        {"token": int(token), "trained": float(value) + shift, "base": float(value) + shift + way}
+        for value, token in zip(*best, strict=True)
+    ]
+    probe = {"version": 1, "prompt_ids": PROMPT, "compute": compute, "top": top}
+    (folder / PROBE_FILE).write_text(json.dumps(probe))
 
 
 def test_an_adapter_whose_probe_agrees_is_loaded(http: TestClient, folder: Path, adapted: tuple[Path, Any]) -> None:
     write_probe(folder, adapted[1], shift=0)
     assert load(http, "probed", folder).status_code == 200
-    write_probe(folder, adapted[1], shift=0.05, compute="bf16")
+    write_probe(folder, adapted[1], shift=0.2, compute="bf16")
     assert load(http, "rounded", folder).status_code == 200
+    write_probe(folder, adapted[1], shift=0.9, compute="bf16", way=4.0)
+    assert load(http, "rounded-a-long-way-from-the-base", folder).status_code == 200
 
 
-@pytest.mark.parametrize(("shift", "compute"), [(0.01, "fp32"), (0.15, "bf16")])
+@pytest.mark.parametrize(
+    ("shift", "compute", "way"),
+    [(0.01, "fp32", 4.0), (0.3, "bf16", 0.0), (1.1, "bf16", 4.0), (float("nan"), "bf16", 4.0)],
+)
 def test_an_adapter_whose_probe_disagrees_is_refused(
-    http: TestClient, folder: Path, adapted: tuple[Path, Any], shift: float, compute: str
+    http: TestClient, folder: Path, adapted: tuple[Path, Any], shift: float, compute: str, way: float
 ) -> None:
-    write_probe(folder, adapted[1], shift, compute)
+    write_probe(folder, adapted[1], shift, compute, way)
     reply = load(http, "wrong", folder)
     assert reply.status_code == 400
     assert "probe does not agree" in reply.json()["error"]["message"]

@@ -154,8 +154,8 @@ def test_the_artifact_answers_in_plain_peft_what_its_probe_says(make_run):
     model = peft.PeftModel.from_pretrained(base, run / "artifact")
     with torch.no_grad():
         expected = model(torch.tensor([probe["prompt_ids"]])).logits[0, -1].log_softmax(-1).topk(8)
-    assert [token for token, _ in probe["top"]] == expected.indices.tolist()
-    torch.testing.assert_close(torch.tensor([value for _, value in probe["top"]]), expected.values)
+    assert [each["token"] for each in probe["top"]] == expected.indices.tolist()
+    torch.testing.assert_close(torch.tensor([each["trained"] for each in probe["top"]]), expected.values)
     assert probe["compute"] == "fp32"
 
 

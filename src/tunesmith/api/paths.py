@@ -52,6 +52,6 @@ GATEWAY_PROVIDER = _GATEWAY + "/provider/{name}/-/{uri}"
 GATEWAY_PROVIDER_READY = _GATEWAY + "/provider/{name}/ready"
 
 
-def at(path: str, **parts: str) -> str:
+def at(path: str, /, **parts: str) -> str:
     """`path` with its `{parts}` filled in, each fully percent-encoded (a slash becomes %2F)."""
     return path.format_map({key: quote(value, safe="") for key, value in parts.items()})

@@ -25,6 +25,7 @@ from tunesmith.generate.batch import Batch, forward
 from tunesmith.generate.cache import SHARE_OF_FREE_MEMORY, KeyValues, LayerShape, free_bytes, position_bytes
 from tunesmith.generate.packed import pack_linears
 from tunesmith.generate.request import Request
+from tunesmith.model.load import Compute
 from tunesmith.model.peft_files import AdapterWeights
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ T = TypeVar("T")
 
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that change with the longest sequence in the pass: rows of one batch would disturb each other."""
+
+BYTES_WORTH_A_THREAD = 400 << 20
+"""Of weights. A 269 MB model on two cores, one thread against two: 21 against 13 tokens/s at one request, 164 against
+102 at sixteen."""
 
 
 class Engine:
@@ -48,7 +53,7 @@ class Engine:
         self._linears = AdaptedLinears(model)
         self._device = next(model.parameters()).device
         dtype = next(model.parameters()).dtype
-        self.compute = "bf16" if dtype == torch.bfloat16 else "fp32"
+        self.compute: Compute = "bf16" if dtype == torch.bfloat16 else "fp32"
         shapes = self._learn_shapes(config.num_hidden_layers)
         affordable = int(free_bytes(self._device) * SHARE_OF_FREE_MEMORY) // position_bytes(shapes, dtype)
         self.context: int = min(config.max_position_embeddings, affordable)
@@ -113,7 +118,7 @@ class Engine:
         return future
 
     def _work(self) -> None:
-        torch.set_num_threads(threads())
+        torch.set_num_threads(threads(self._model))
         with torch.inference_mode():
             while not self._closed:
                 self._read_inbox()
@@ -161,12 +166,17 @@ class Engine:
         return [step.seen[layer] for layer in range(layers)]
 
 
-def threads() -> int:
-    """Threads to compute with: what OMP_NUM_THREADS says, else the processors this process may use."""
+def threads(model: nn.Module) -> int:
+    """Threads to compute with: what OMP_NUM_THREADS says, else as many as the model's size is worth.
+
+    Threads meet after each product, and waking one up takes as long as a small product itself.
+    """
     said = os.environ.get("OMP_NUM_THREADS", "")
     if said.isdigit() and int(said):
         return int(said)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = sum(weight.nbytes for weight in model.parameters())
+    return max(1, min(allowed, size // BYTES_WORTH_A_THREAD))
 
 
 def _refuse_length_dependent_rope(config: Any) -> None:

@@ -4,8 +4,6 @@ Having it apart lets a loss compute logits only where a token is trained on, a c
 stands in for the end of transformers' own forward; `check` proves on one input that it does.
 """
 
-# ruff: noqa: N815 - tensors wear shape suffixes, as attributes too
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -6,38 +6,16 @@ adapter answers only if the served model gives the same, so a wrong base or a wr
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunesmith.errors import BadRequest, EngineError, NotFound, TunesmithError
 from tunesmith.generate.adapters import Adapter
 from tunesmith.generate.engine import Engine
+from tunesmith.handoff.probe import PROBE_FILE, Probe, disagreement
 from tunesmith.model.peft_files import read_adapter
-
-PROBE_FILE = "tunesmith_probe.json"
-EXACT_TOLERANCE = 1e-3
-"""Nats that a log-probability may differ by when trainer and server both compute in float32."""
-BF16_TOLERANCE = 0.25
-"""Nats that any log-probability may differ by when either of them computes in bf16."""
-BF16_MEAN_TOLERANCE = 0.1
-"""Nats that they may differ by on average then."""
-
-
-class Probe(BaseModel):
-    """What the trainer measured with the adapter it exported."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    prompt_ids: list[int]
-    compute: Literal["bf16", "fp32"]
-    top: list[tuple[int, float]]
-    """Token ids and their log-probabilities (nats) right after the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +71,12 @@ class Adapters:
     def _check_probe(self, path: Path, adapter: Adapter) -> None:
         if not path.is_file():
             return
-        try:
-            probe = Probe.model_validate(json.loads(path.read_bytes()))
-        except (ValueError, ValidationError) as error:
-            raise EngineError(f"{PROBE_FILE} cannot be read: {error}") from None
+        probe = Probe.read(path)
         logprobs_V = self._engine.log_probabilities(probe.prompt_ids, adapter)
-        if not probe.top or any(not 0 <= token < len(logprobs_V) for token, _ in probe.top):
+        if not probe.top or any(not 0 <= each.token < len(logprobs_V) for each in probe.top):
             raise EngineError(f"{PROBE_FILE} names no token, or one outside the base model's vocabulary")
-        gaps = [abs(float(logprobs_V[token]) - expected) for token, expected in probe.top]
-        exact = probe.compute == self._engine.compute == "fp32"
-        most = EXACT_TOLERANCE if exact else BF16_TOLERANCE
-        mean = EXACT_TOLERANCE if exact else BF16_MEAN_TOLERANCE
-        # Written so that NaN is refused too.
-        if not (max(gaps) <= most and sum(gaps) / len(gaps) <= mean):
+        served = [float(logprobs_V[each.token]) for each in probe.top]
+        if why := disagreement(probe, served, self._engine.compute):
             raise EngineError(
-                f"its probe does not agree: log-probabilities differ by up to {max(gaps):.4f} nats "
-                f"({sum(gaps) / len(gaps):.4f} on average; {most} and {mean} are allowed). "
-                "It was trained on another base model, or its files have changed"
+                f"its probe does not agree: {why}. It was trained on another base model, or its files have changed"
             )

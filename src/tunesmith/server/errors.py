@@ -17,7 +17,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(TunesmithError)
     async def refuse(_request: Request, error: TunesmithError) -> JSONResponse:
-        headers = {"x-should-retry": "false"} if error.status == 409 else {}
+        headers = {"x-should-retry": "false"} if error.status in (409, 507) else {}
         if error.status == 503:
             headers["retry-after"] = "1"
         return JSONResponse({"detail": error.message}, error.status, headers=headers)

@@ -16,6 +16,7 @@ from tunesmith.handoff.events import EventLog, Failed, Warned, events_path
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.model.load import pick_device
+from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
 from tunesmith.train.signals import Doorbell
@@ -36,7 +37,10 @@ def main(run: Path) -> int:
         torch.set_num_threads(_threads())
         for message in _cautions(plan, prepared):
             log(Warned(message=message))
-        RECIPES[plan.method](Job(run, plan, prepared, pick_device(), log, doorbell))
+        device = pick_device()
+        crew = Crew(torch.get_num_threads() if device.type == "cpu" else 1)
+        RECIPES[plan.method](Job(run, plan, prepared, device, log, doorbell, crew))
+        crew.close()
     except TunesmithError as error:
         log(Failed(type=error.code, message=error.message, detail=traceback.format_exc()))
         return 1

@@ -4,8 +4,6 @@ Rows are sorted by length and cut so that a pass, padded on the right, fits the 
 sums over rows, so how a step is cut changes memory and speed, never the numbers beyond rounding.
 """
 
-# ruff: noqa: N815 - tensors wear shape suffixes, as attributes too
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,7 @@ PADDING_ID = 0
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Rows that go through the model together. N counts the trained tokens."""
+    """Rows that go through the model together: a pass, or one thread's part of it. N counts the trained tokens."""
 
     ids_BT: Tensor
     places_N: Tensor
@@ -45,10 +43,21 @@ def cut(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
     return groups
 
 
-def passes(rows: Rows, chosen: Sequence[int], tokens_per_pass: int, device: torch.device) -> Iterator[Pass]:
-    """The chosen rows, each in exactly one pass."""
-    for group in cut([int(rows.lengths[row]) for row in chosen], tokens_per_pass):
-        yield _pass(rows, [int(chosen[place]) for place in group], device)
+def deal(lengths: Sequence[int], group: Sequence[int], hands: int) -> list[list[int]]:
+    """A group, longest first, dealt to at most `hands` so that each has about as many tokens; none goes empty."""
+    dealt: list[list[int]] = [[] for _ in range(min(hands, len(group)))]
+    for place in group:
+        min(dealt, key=lambda hand: sum(lengths[mine] for mine in hand)).append(place)
+    return dealt
+
+
+def passes(
+    rows: Rows, chosen: Sequence[int], tokens_per_pass: int, device: torch.device, hands: int = 1
+) -> Iterator[list[Pass]]:
+    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows."""
+    lengths = [int(rows.lengths[row]) for row in chosen]
+    for group in cut(lengths, tokens_per_pass):
+        yield [_pass(rows, [int(chosen[place]) for place in hand], device) for hand in deal(lengths, group, hands)]
 
 
 def _pass(rows: Rows, chosen: list[int], device: torch.device) -> Pass:

@@ -1,12 +1,11 @@
 """The result of a run: `artifact/` with the adapter in PEFT's format, a probe, and digests of all files.
 
-The probe says what the trained model answers on one input, so that a server can prove that it serves these weights.
+The probe says what the trained model answers to one prompt; `handoff.probe` has how a server holds itself against it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,46 +15,52 @@ from torch import Tensor, nn
 
 from tunesmith.data.store import Rows
 from tunesmith.handoff.events import ArtifactFile
+from tunesmith.handoff.probe import PROBE_FILE, Probe, ProbedToken
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.load import Compute
 from tunesmith.model.peft_files import AdapterWeights, write_adapter
 from tunesmith.train.checkpoint import publish
 
 ARTIFACT = "artifact"
-PROBE_FILE = "tunesmith_probe.json"
-PROBE_TOKENS, PROBE_ENTRIES = 32, 8
+PROBE_TOKENS, PROBE_ENTRIES = 256, 8
 """Longest prompt of a probe, and how many of the most likely next tokens it lists."""
 
 READ_ONLY = 0o444
 
 
-def probe(model: nn.Module, head: Head, ids: Sequence[int], compute: Compute) -> dict[str, object]:
-    """The model's most likely next tokens after `ids`, with their log-probabilities in nats."""
+def next_token(model: nn.Module, head: Head, ids: Sequence[int]) -> Tensor:
+    """logprob_V in nats of the token after `ids`, without dropout."""
     model.eval()
-    device = head.weight_VH.device
     with torch.no_grad():
-        hidden_BTH = hidden_states(model, torch.tensor([list(ids)], device=device))
-        logprob_V: Tensor = head.logits(hidden_BTH[0, -1:])[0].log_softmax(-1)
-    top = logprob_V.topk(min(PROBE_ENTRIES, len(logprob_V)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return {"prompt_ids": list(ids), "compute": compute, "top": [[token, value] for token, value in pairs]}
+        hidden_BTH = hidden_states(model, torch.tensor([list(ids)], device=head.weight_VH.device))
+        return head.logits(hidden_BTH[0, -1:])[0].log_softmax(-1)
+
+
+def probe(ids: Sequence[int], compute: Compute, trained_V: Tensor, base_V: Tensor) -> Probe:
+    """The most likely tokens after `ids` for the trained model, and what the base thinks of them."""
+    top = trained_V.topk(min(PROBE_ENTRIES, len(trained_V)))
+    tokens = zip(top.indices.tolist(), top.values.tolist(), base_V[top.indices].tolist(), strict=True)
+    return Probe(
+        prompt_ids=tuple(ids),
+        compute=compute,
+        top=tuple(ProbedToken(token=token, trained=trained, base=base) for token, trained, base in tokens),
+    )
 
 
 def probe_prompt(rows: Rows) -> list[int]:
-    """What the probe asks: the first tokens of the first row."""
-    return [int(token) for token in rows.ids(0)[:PROBE_TOKENS]]
+    """What the probe asks: the first row up to where training begins, and at least one token."""
+    trained_on = rows.mask(0).nonzero()[0]
+    return [int(token) for token in rows.ids(0)[: min(max(1, trained_on[0]), PROBE_TOKENS)]]
 
 
-def export(
-    run: Path, weights: AdapterWeights, model_modules: list[str], answers: dict[str, object]
-) -> tuple[ArtifactFile, ...]:
+def export(run: Path, weights: AdapterWeights, model_modules: list[str], probed: Probe) -> tuple[ArtifactFile, ...]:
     """Write `artifact/` whole, each file flushed and read-only; returns the files with their digests."""
     final = run / ARTIFACT
     temporary = run / f".{ARTIFACT}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     write_adapter(temporary, weights, model_modules)
-    (temporary / PROBE_FILE).write_text(json.dumps(answers) + "\n", encoding="utf-8")
+    probed.write(temporary / PROBE_FILE)
     files: list[ArtifactFile] = []
     for path in sorted(temporary.iterdir()):
         path.chmod(READ_ONLY)

@@ -25,6 +25,7 @@ from tunesmith.handoff.wish import read_wish
 from tunesmith.model.lora import LoraLinear, Noise, weights_of
 from tunesmith.train.batches import Pass, passes
 from tunesmith.train.checkpoint import State, save_checkpoint
+from tunesmith.train.crew import Crew
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.signals import Doorbell
 
@@ -43,6 +44,7 @@ class Job:
     device: torch.device
     log: Log
     doorbell: Doorbell
+    crew: Crew
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,19 @@ def _learn(job: Job, student: Student, loss: Loss, optimizer: Optimizer, rows: R
     epoch = epoch_of(step, job.prepared.steps_per_epoch)
     for adapter in student.adapters.values():
         adapter.train()
-    loss_sum, trained, tokens = 0.0, 0, 0
-    for part in passes(rows, chosen.tolist(), schedule.tokens_per_pass, job.device):
+
+    def learn(part: Pass) -> tuple[float, tuple[Tensor, ...]]:
         noise.step, noise.rows, noise.lengths = step, part.rows, part.lengths
         part_loss = loss(part)
-        part_loss.backward()
-        loss_sum += float(part_loss.detach())
-        trained += len(part.targets_N)
-        tokens += sum(part.lengths)
+        return float(part_loss.detach()), optimizer.gradient(part_loss)
+
+    loss_sum, trained, tokens = 0.0, 0, 0
+    for parts in passes(rows, chosen.tolist(), schedule.tokens_per_pass, job.device, job.crew.size):
+        for part, (part_loss, gradient) in zip(parts, job.crew.share(learn, parts), strict=True):
+            optimizer.add(gradient)
+            loss_sum += part_loss
+            trained += len(part.targets_N)
+            tokens += sum(part.lengths)
     rate, norm = optimizer.step(step, trained)
     if not (math.isfinite(loss_sum) and math.isfinite(norm)):
         raise EngineError(
@@ -125,11 +132,15 @@ def _validate(job: Job, student: Student, loss: Loss, state: State) -> State:
     rows = Rows(job.run, job.prepared.validation)
     for adapter in student.adapters.values():
         adapter.eval()
+
+    def look(part: Pass) -> float:
+        with torch.no_grad():
+            return float(loss(part))
+
     loss_sum, trained = 0.0, 0
-    with torch.no_grad():
-        for part in passes(rows, range(len(rows)), job.plan.schedule.tokens_per_pass, job.device):
-            loss_sum += float(loss(part))
-            trained += len(part.targets_N)
+    for parts in passes(rows, range(len(rows)), job.plan.schedule.tokens_per_pass, job.device, job.crew.size):
+        loss_sum += sum(job.crew.share(look, parts))
+        trained += sum(len(part.targets_N) for part in parts)
     mean = loss_sum / trained
     job.log(Validated(step=state.step, epoch=epoch_of(state.step, job.prepared.steps_per_epoch), loss=mean))
     if state.best_loss is None or mean < state.best_loss:

@@ -7,7 +7,7 @@ Scaling, norm, clipping and Adam are then one pass each over one tensor, however
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,12 @@ class Optimizer:
         shaped = list(parameters)
         self.flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in shaped]))
         self.flat.grad = torch.zeros_like(self.flat)
+        self._parameters, self._gradients = shaped, list[Tensor]()
         start = 0
         for parameter in shaped:
             place = slice(start, start + parameter.numel())
             parameter.data = self.flat.data[place].view_as(parameter)
-            parameter.grad = self.flat.grad[place].view_as(parameter)
+            self._gradients.append(self.flat.grad[place].view_as(parameter))
             start = place.stop
         self._adam = KINDS[part.name](
             [self.flat],
@@ -57,8 +58,16 @@ class Optimizer:
             fused=True,
         )
 
+    def gradient(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """The loss's gradient, a tensor for each parameter. Touches nothing that another thread may use."""
+        return torch.autograd.grad(loss, self._parameters)
+
+    def add(self, gradient: Sequence[Tensor]) -> None:
+        """Add to the sum of this step."""
+        torch._foreach_add_(self._gradients, gradient)
+
     def step(self, step: int, trained_tokens: int) -> tuple[float, float]:
-        """Learn from the gradients summed since the last call; returns (learning rate, gradient norm before clipping).
+        """Learn from the gradients added since the last call; returns (learning rate, gradient norm before clipping).
 
         The sum is divided by `trained_tokens`, clipped by its global L2 norm, applied, and set to zero. Where the norm
         is not finite nothing is applied.

@@ -18,7 +18,6 @@ from tunesmith.client.errors import ConflictError
 from tunesmith.client.waiting import async_drawn, async_each
 from tunesmith.errors import Invalid
 
-_FILE = paths.FILE.replace("{path}", "{file}")  # `paths.at` has a parameter called path
 _BYTES = {"Content-Type": "application/octet-stream"}
 _AS_THEY_ARE = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -171,4 +170,4 @@ class AsyncFiles(AsyncResource):
         path = remote_path.strip("/")
         if not path:
             raise Invalid(f"remote_path: '{remote_path}' does not name a file")
-        return self._at(_FILE, fileset, workspace, file=path)
+        return self._at(paths.FILE, fileset, workspace, path=path)

@@ -19,7 +19,6 @@ from tunesmith.client.sync.transport import Transport
 from tunesmith.client.waiting import drawn, each
 from tunesmith.errors import Invalid
 
-_FILE = paths.FILE.replace("{path}", "{file}")  # `paths.at` has a parameter called path
 _BYTES = {"Content-Type": "application/octet-stream"}
 _AS_THEY_ARE = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -170,4 +169,4 @@ class Files(Resource):
         path = remote_path.strip("/")
         if not path:
             raise Invalid(f"remote_path: '{remote_path}' does not name a file")
-        return self._at(_FILE, fileset, workspace, file=path)
+        return self._at(paths.FILE, fileset, workspace, path=path)

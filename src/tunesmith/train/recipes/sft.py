@@ -17,7 +17,7 @@ from tunesmith.model.norms import write_out_norms
 from tunesmith.model.peft_files import read_adapter
 from tunesmith.train.batches import Pass
 from tunesmith.train.checkpoint import step_directory
-from tunesmith.train.export import export, probe, probe_prompt
+from tunesmith.train.export import export, next_token, probe, probe_prompt
 from tunesmith.train.loop import Job, Student, fit
 from tunesmith.train.losses import summed_cross_entropy
 
@@ -35,6 +35,7 @@ def sft(job: Job) -> None:
     head = Head.of(model)
     asked = probe_prompt(Rows(job.run, prepared.validation if prepared.validation.rows else prepared.training))
     check(model, head, torch.tensor(asked, device=job.device))
+    base_V = next_token(model, head, asked)
     names = [name for name, _ in model.named_modules()]
     noise = Noise(plan.schedule.seed)
     student = Student(model, adapt(model, plan.adapter, noise), names, noise)
@@ -61,6 +62,7 @@ def sft(job: Job) -> None:
     if step != end.step:
         set_weights(student.adapters, read_adapter(step_directory(job.run, step)))
     weights = weights_of(student.adapters, plan.adapter, plan.model.name)
-    files = export(job.run, weights, names, probe(model, head, asked, compute))
+    trained_V = next_token(model, head, asked)
+    files = export(job.run, weights, names, probe(asked, compute, trained_V, base_V))
     reason = "lowest_validation_loss" if end.best_step else "last"
     job.log(Finished(step=end.step, exported_step=step, reason=reason, files=files))
