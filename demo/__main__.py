@@ -95,7 +95,8 @@ def demonstrate(folder: Path, checkpoint: Path) -> list[exam.Result]:
 def bring_in(client: Tunesmith, checkpoint: Path) -> None:
     """The rows as a data set, the checkpoint as a model."""
     client.files.filesets.create(DATASET, purpose="dataset")
-    client.files.upload(exam.DATA / "train.jsonl", fileset=DATASET)
+    for name in ("train.jsonl", "validation.jsonl"):
+        client.files.upload(exam.DATA / name, fileset=DATASET)
     client.files.filesets.create(BASE, purpose="model")
     with console.status("uploading") as busy:
         client.files.upload(

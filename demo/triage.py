@@ -23,6 +23,7 @@ NAMES = ("Ana", "Ben", "Carla", "David", "Elif", "Farid", "Grace", "Hugo", "Ines
 INSTRUCTION = "Triage as JSON: team (billing, shipping, technical, account), urgency (normal, high), product, order."
 """The system message of every row. It names the keys and labels, so that the untrained model has a fair chance."""
 
+VALIDATION_ROWS = 24
 HELDOUT_ROWS = 50
 """Rows in each generated held-out file. One row is 2 points of exact match."""
 
@@ -149,7 +150,7 @@ class Writer:
 
 
 def make() -> dict[str, list[Row]]:
-    """Make the four data sets, by file name. The same on every machine and every Python: one seed feeds all."""
+    """Make the five data sets, by file name. The same on every machine and every Python: one seed feeds all."""
     rng = random.Random(SEED)
     numbers = iter([str(number) for number in rng.sample(range(1000, 10000), 1000)])  # no order number comes twice
     training = Phrasings.read(PHRASINGS / "training.json")
@@ -159,8 +160,11 @@ def make() -> dict[str, list[Row]]:
     seen = {mask(example.message) for example in train}
     known = write_heldout(Writer(training, rng, numbers), seen)
     apart = write_heldout(Writer(separate, rng, numbers), seen)
+    asked = seen | {mask(example.message) for example in known}
+    validation = write_heldout(Writer(training, rng, numbers), asked)[:VALIDATION_ROWS]
     return {
         "train.jsonl": [example.row() for example in train],
+        "validation.jsonl": [example.row() for example in validation],
         "heldout_known.jsonl": [example.row() for example in known],
         "heldout_separate.jsonl": [example.row() for example in apart],
         "heldout_typed.jsonl": [example.row() for example in read_typed(PHRASINGS / "typed.json")],

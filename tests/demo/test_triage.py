@@ -12,7 +12,8 @@ from demo.score import parse, score
 
 TRAIN = "train.jsonl"
 HELDOUT = {"heldout_known.jsonl": 50, "heldout_separate.jsonl": 50, "heldout_typed.jsonl": 10}
-FILES = (TRAIN, *HELDOUT)
+VALIDATION = "validation.jsonl"
+FILES = (TRAIN, VALIDATION, *HELDOUT)
 
 RECORD = {"team": "billing", "urgency": "normal", "product": "camera", "order": "4821"}
 
@@ -103,12 +104,18 @@ def test_the_mask_hides_names_products_and_numbers_and_nothing_else():
     assert triage.mask("The cameras are late.") == "the cameras are late."
 
 
-@pytest.mark.parametrize("name", HELDOUT)
+@pytest.mark.parametrize("name", [VALIDATION, *HELDOUT])
 def test_no_heldout_message_is_a_training_message_with_other_names_and_numbers(name):
     leaked = {triage.mask(message) for message in messages(name)} & {
         triage.mask(message) for message in messages(TRAIN)
     }
     assert not leaked
+
+
+@pytest.mark.parametrize("name", HELDOUT)
+def test_no_heldout_message_helps_to_choose_a_checkpoint(name):
+    chosen_by = {triage.mask(message) for message in messages(VALIDATION)}
+    assert not chosen_by & {triage.mask(message) for message in messages(name)}
 
 
 def test_a_message_seen_in_training_is_written_anew():

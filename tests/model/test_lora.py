@@ -73,7 +73,9 @@ def test_gradients_equal_pefts(adapted, model_dir, tmp_path):
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 def test_gradients_are_those_of_the_formula_in_float64(bias, dropout):
     part = LoraPart(rank=3, alpha=5, dropout=dropout, modules=("x",))
-    layer = LoraLinear(nn.Linear(7, 6, bias=bias), "x", part, Noise(0, 1, (4, 9), (5, 3))).double()
+    noise = Noise(0)
+    noise.step, noise.rows, noise.lengths = 1, (4, 9), (5, 3)
+    layer = LoraLinear(nn.Linear(7, 6, bias=bias), "x", part, noise).double()
     layer.requires_grad_(True).base.requires_grad_(False)
     layer.B_Or.data = torch.randn_like(layer.B_Or)
     x = torch.randn(2, 5, 7, dtype=torch.float64, requires_grad=True)

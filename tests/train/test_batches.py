@@ -7,7 +7,7 @@ import torch
 
 from tunesmith.data.store import Rows
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.train.batches import cut, passes
+from tunesmith.train.batches import cut, deal, passes
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,32 @@ def test_rows_are_sorted_and_cut_by_padded_tokens(lengths, budget, expected):
     assert cut(lengths, budget) == expected
 
 
+@pytest.mark.parametrize(
+    ("lengths", "hands", "expected"),
+    [
+        ([9, 5, 4, 3], 2, [[0, 3], [1, 2]]),
+        ([9, 5], 4, [[0], [1]]),
+        ([9, 5, 4], 1, [[0, 1, 2]]),
+    ],
+)
+def test_a_pass_is_dealt_so_that_hands_hold_about_as_many_tokens(lengths, hands, expected):
+    assert deal(lengths, range(len(lengths)), hands) == expected
+
+
+def test_dealt_parts_hold_every_row_once(make_run):
+    run = make_run()
+    rows = Rows(run, Prepared.read(run / "data.json").training)
+    found = list(passes(rows, range(len(rows)), 60, torch.device("cpu"), hands=3))
+    assert max(len(parts) for parts in found) > 1
+    assert sorted(row for parts in found for part in parts for row in part.rows) == list(range(len(rows)))
+
+
 def test_a_pass_holds_each_trained_token_with_the_place_that_predicts_it(make_run):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
     found = list(passes(rows, [4, 7, 2], 10_000, torch.device("cpu")))
     assert len(found) == 1
-    (one,) = found
+    ((one,),) = found
     assert sorted(one.rows) == [2, 4, 7]
     expected = [
         (int(rows.ids(row)[t - 1]), int(rows.ids(row)[t]))

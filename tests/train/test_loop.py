@@ -19,6 +19,7 @@ from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import Wish
 from tunesmith.model.load import load_model
 from tunesmith.train import checkpoint
+from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
 from tunesmith.train.signals import Doorbell
@@ -26,15 +27,15 @@ from tunesmith.train.signals import Doorbell
 CPU = torch.device("cpu")
 
 
-def train(run, listen=lambda event: None):
-    """Run the recipe in this process; returns its events."""
+def train(run, listen=lambda event: None, crew=2):
+    """Run the recipe in this process with so many threads; returns its events."""
     events = []
 
     def log(event):
         events.append(event)
         listen(event)
 
-    sft(Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, log, Doorbell()))
+    sft(Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, log, Doorbell(), Crew(crew)))
     return events
 
 
@@ -98,21 +99,21 @@ def test_a_run_equals_a_plain_peft_loop(make_run, optimizer):
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-4, atol=2e-5)
 
 
-def test_how_a_step_is_cut_into_passes_changes_nothing(make_run):
+def test_how_a_step_is_cut_into_passes_and_shared_by_threads_changes_nothing(make_run):
     """With dropout, too: it is drawn row by row."""
     curves = []
-    for budget in (1, 60, 10_000):
-        run = make_run(f"run{budget}", adapter={"dropout": 0.2}, schedule={"tokens_per_pass": budget})
-        curves.append([(e.loss, e.grad_norm) for e in train(run) if e.kind == "progress"])
-    torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curves[1]), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curves[2]), rtol=1e-4, atol=1e-5)
+    for budget, crew in ((1, 1), (60, 1), (10_000, 1), (60, 3), (10_000, 3)):
+        run = make_run(f"run{budget}-{crew}", adapter={"dropout": 0.2}, schedule={"tokens_per_pass": budget})
+        curves.append([(e.loss, e.grad_norm) for e in train(run, crew=crew) if e.kind == "progress"])
+    for curve in curves[1:]:
+        torch.testing.assert_close(torch.tensor(curves[0]), torch.tensor(curve), rtol=1e-4, atol=1e-5)
 
 
 def test_a_repeated_run_is_bit_identical(make_run):
     files = []
     for name in ("one", "two"):
         run = make_run(name, adapter={"dropout": 0.1}, model={"compute": "bf16"})
-        files.append(train(run)[-1].files)
+        files.append(train(run, crew=3)[-1].files)
     assert files[0] == files[1]
 
 
@@ -175,7 +176,8 @@ def test_a_cancel_is_heard_at_the_next_step_boundary(make_run):
 def test_a_sigterm_without_a_wish_saves_and_fails(make_run):
     run = make_run()
     doorbell = Doorbell()
-    job = Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, lambda event: None, doorbell)
+    plan, prepared = Plan.read(run / "plan.json"), Prepared.read(run / "data.json")
+    job = Job(run, plan, prepared, CPU, lambda event: None, doorbell, Crew(1))
     doorbell._ring(signal.SIGUSR1, None)
     assert not doorbell.told_to_end
     doorbell._ring(signal.SIGTERM, None)

@@ -43,9 +43,10 @@ def test_steps_equal_torchs_optimizer_with_mean_gradients_and_clipping(name, max
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     reference = kind(theirs, lr=0.05, betas=(0.9, 0.999), eps=1e-5, weight_decay=0.3, foreach=False)
     for step in range(1, 5):
-        for mine, other in zip(ours, theirs, strict=True):
-            gradient = torch.randn(mine.shape, generator=draw)
-            mine.grad += gradient * 7
+        gradients = [torch.randn(mine.shape, generator=draw) for mine in ours]
+        for times in (3, 4):
+            optimizer.add([gradient * times for gradient in gradients])
+        for other, gradient in zip(theirs, gradients, strict=True):
             other.grad = gradient.clone()
         norm = optimizer.step(step, trained_tokens=7)[1]
         expected = nn.utils.clip_grad_norm_(theirs, max_norm)
@@ -53,12 +54,19 @@ def test_steps_equal_torchs_optimizer_with_mean_gradients_and_clipping(name, max
         assert norm == pytest.approx(float(expected), rel=1e-5)
         for mine, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
-            assert not mine.grad.any()
 
 
 def test_a_gradient_that_is_not_a_number_changes_nothing():
     weight = nn.Parameter(torch.ones(3))
     optimizer = Optimizer([weight], part(), steps=1)
-    weight.grad[0] = torch.nan
+    optimizer.add([torch.tensor([torch.nan, 1.0, 1.0])])
     optimizer.step(1, 1)
     assert torch.equal(weight, torch.ones(3))
+
+
+def test_the_gradient_of_a_loss_is_handed_over_and_not_added_by_itself():
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = Optimizer([weight], part(), steps=1)
+    (gradient,) = optimizer.gradient((weight * weight).sum())
+    assert gradient.tolist() == [2.0, 4.0]
+    assert not optimizer.flat.grad.any()
