@@ -73,7 +73,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(side: str, run: Path, asked: argparse.Namespace) -> dict[str, float]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
+    if side == "ours":  # as `python -m tunesmith.train` sets it; the peer runs as torch comes
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
     command = [sys.executable, "-m", "bench.train", "--side", side, "--run", str(run), "--steps", str(asked.steps)]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -140,6 +142,7 @@ def _ours(run: Path, steps: int) -> dict[str, float]:
 
     from tunesmith.handoff.plan import Plan
     from tunesmith.handoff.prepared import Prepared
+    from tunesmith.train.crew import Crew
     from tunesmith.train.loop import Job
     from tunesmith.train.recipes.sft import sft
     from tunesmith.train.signals import Doorbell
@@ -155,7 +158,17 @@ def _ours(run: Path, steps: int) -> dict[str, float]:
             rates.update(_rates(event.tokens - before, start))
 
     prepared = Prepared.read(run / "data.json")
-    sft(Job(run, Plan.read(run / "plan.json"), prepared, torch.device("cpu"), log, Doorbell()))
+    sft(
+        Job(
+            run,
+            Plan.read(run / "plan.json"),
+            prepared,
+            torch.device("cpu"),
+            log,
+            Doorbell(),
+            Crew(torch.get_num_threads()),
+        )
+    )
     return rates
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,12 +114,9 @@ def test_rows_and_a_base_go_in_and_an_adapter_answers(house: House, base: Path) 
     assert client.models.update_adapter(model_name="base", adapter_name="tuned", enabled=False).enabled is False
     assert refused(client, "tuned") == 404
     assert ask(client, "base") != ANSWER
-    since = time.monotonic()
     client.adapters.update("tuned", enabled=True)
     eventually(lambda: refused(client, "tuned") is None, "the adapter to come back", seconds=10)
-    came_back_after = time.monotonic() - since
     assert ask(client, "tuned") == ANSWER
-    assert came_back_after < 10
 
     client.inference.deployments.delete("base")
     client.inference.deployments.wait("base", until="DELETED", timeout=60)

@@ -127,6 +127,13 @@ class Services:
             await _wait(self._reconcile, BUSY_SECONDS if deployments else IDLE_SECONDS)
 
 
+def refuse_twins(settings: Settings) -> None:
+    """ServerStartError when another server has the data directory: said before anything is started."""
+    data_dir = DataDir(settings.data_dir)
+    data_dir.lock()
+    data_dir.unlock()
+
+
 class _Turns:
     """Takes a turn with each item; one that raises is logged, backed off and shown, and never stops the others."""
 

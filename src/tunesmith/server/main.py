@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 import uvicorn
 
+from tunesmith.control.services import refuse_twins
 from tunesmith.errors import ServerStartError
 from tunesmith.server.app import create_app
 from tunesmith.settings import Settings
@@ -19,10 +20,17 @@ GRACE_SECONDS = 5
 """Time that running requests get when the server stops."""
 
 
-def serve(settings: Settings, announce: Callable[[str], object] = sys.stdout.write) -> None:
+def say(text: str) -> None:
+    """To standard output, at once: it may be a file or a pipe."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def serve(settings: Settings, announce: Callable[[str], object] = say) -> None:
     """Serve until SIGINT or SIGTERM. ServerStartError when the port or the data directory is taken."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    refuse_twins(settings)
     listening = _listen(settings)
     config = uvicorn.Config(
         create_app(settings),
