@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import httpx
 
@@ -40,7 +40,8 @@ class _Item(Protocol):
     def id(self) -> str: ...
 
 
-Item = TypeVar("Item", bound=_Item)
+Look = Callable[[], Awaitable[tuple[bool, Sequence[_Item]]]]
+"""Finds the items to take a turn with; also says whether looking has moved anything."""
 
 
 class Services:
@@ -72,9 +73,11 @@ class Services:
 
     async def start(self) -> None:
         """Start the loops; whatever an earlier server left running is taken up again."""
+        jobs = _Turns("job", self.supervisor.turn, self.failures)
+        deployments = _Turns("deployment", self.reconciler.turn, self.failures)
         self._loops = [
-            asyncio.create_task(self._run_jobs(), name="jobs"),
-            asyncio.create_task(self._run_deployments(), name="deployments"),
+            asyncio.create_task(self._run(self._stirred, self._jobs, jobs), name="jobs"),
+            asyncio.create_task(self._run(self._reconcile, self._deployments, deployments), name="deployments"),
         ]
 
     async def stop(self) -> None:
@@ -92,39 +95,30 @@ class Services:
         """Whether each loop still runs."""
         return {loop.get_name(): not loop.done() for loop in self._loops}
 
-    async def _run_jobs(self) -> None:
-        """Let jobs go on as devices come free, and follow those that run."""
+    async def _jobs(self) -> tuple[bool, Sequence[_Item]]:
+        """Let jobs go on as devices come free; whether any did, and those that run."""
         devices = [f"cpu:{slot}" for slot in range(self.settings.cpu_slots)]
-        turns = _Turns("job", self.supervisor.turn, self.failures)
-        while True:
-            self._stirred.clear()
-            try:
-                moved = await self.database.write(scheduler.claim, devices) > 0
-                active = await self.supervisor.active()
-            except Exception:  # the edge: one failed look must not end the loop
-                log.exception("jobs: looking for work failed")
-                await asyncio.sleep(IDLE_SECONDS)
-                continue
-            moved |= await turns.take(active)
-            if moved:
-                self._reconcile.set()
-                continue
-            await _wait(self._stirred, BUSY_SECONDS if active else IDLE_SECONDS)
+        claimed = await self.database.write(scheduler.claim, devices)
+        return claimed > 0, await self.supervisor.active()
 
-    async def _run_deployments(self) -> None:
-        """Make what runs equal to what is wanted."""
-        turns = _Turns("deployment", self.reconciler.turn, self.failures)
+    async def _deployments(self) -> tuple[bool, Sequence[_Item]]:
+        """All deployments: each is held against what is wanted."""
+        return False, await self.reconciler.all()
+
+    async def _run(self, stirred: asyncio.Event, look: Look, turns: _Turns) -> None:
+        """Look, take a turn with each item, and wait until something is stirred or it is time to look again."""
         while True:
-            self._reconcile.clear()
+            stirred.clear()
             try:
-                deployments = await self.reconciler.all()
+                moved, items = await look()
             except Exception:  # the edge: one failed look must not end the loop
-                log.exception("deployments: looking for work failed")
+                log.exception("%ss: looking for work failed", turns.noun)
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
-            if await turns.take(deployments):
+            if await turns.take(items) or moved:
+                self._reconcile.set()  # a job that ended may have made an adapter
                 continue
-            await _wait(self._reconcile, BUSY_SECONDS if deployments else IDLE_SECONDS)
+            await _wait(stirred, BUSY_SECONDS if items else IDLE_SECONDS)
 
 
 def refuse_twins(settings: Settings) -> None:
@@ -144,7 +138,7 @@ class _Turns:
         self._next: dict[str, tuple[float, float]] = {}
         """By item: when it may be tried again, and how long it waited last."""
 
-    async def take(self, items: Sequence[Item]) -> bool:
+    async def take(self, items: Sequence[_Item]) -> bool:
         """Whether any item moved."""
         moved = await asyncio.gather(*(self._one(item) for item in items))
         return any(moved)
