@@ -225,3 +225,11 @@ def test_keeper_file_names_its_ranks(bench):
     ranks = [local.Identity(identity.boot, rank["pid"], rank["started"]) for rank in known]
     assert len(ranks) == 2
     assert all(local.alive(rank) for rank in ranks)
+
+
+def test_a_clock_that_is_set_between_two_looks_does_not_kill(bench, monkeypatch):
+    """psutil counts from a boot time that moves with the clock; a job must not be taken for lost because of it."""
+    identity = bench.start("import time; time.sleep(60)")
+    booted = psutil.boot_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 1)
+    assert local.alive(identity)

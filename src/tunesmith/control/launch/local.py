@@ -35,8 +35,9 @@ END_SECONDS = 5.0
 LOG_BYTES = 4 << 20
 """The most log text held in memory at once."""
 
-_SAME_START_SECONDS = 0.005 if keeper.LINUX else 2.0
-"""Linux counts in ticks of 0.01 s; elsewhere the keeper can only read the clock soon after its birth."""
+_SAME_START_SECONDS = 2.0
+"""psutil adds the boot time by today's clock and we take it off again: a clock that is set between the two reads shifts
+the difference by whole seconds. No system gives a pid out again that soon."""
 
 _PASSED_ON = re.compile(
     r"HOME|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|LOGNAME|PATH|TMPDIR|TZ|USER|VIRTUAL_ENV|XDG_CACHE_HOME|PYTHON\w*"
@@ -326,18 +327,25 @@ def _await_keeper(
 
 
 def _process(identity: Identity) -> psutil.Process | None:
-    """The living process of that identity, if any."""
-    child = _children.get(identity.pid)
-    if child is not None and child.poll() is not None:
-        _children.pop(identity.pid, None)
+    """The living process of that identity, if any; a dead child of ours is reaped."""
+    _reap(identity.pid)
     if identity.boot != keeper.boot_id():
         return None
     try:
         process = psutil.Process(identity.pid)
         same = abs(_started(process) - identity.started) <= _SAME_START_SECONDS
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        if same and process.status() != psutil.STATUS_ZOMBIE:
+            return process
     except psutil.NoSuchProcess:
         return None
+    _reap(identity.pid)  # it may have died between the two looks
+    return None
+
+
+def _reap(pid: int) -> None:
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        _children.pop(pid, None)
 
 
 def _started(process: psutil.Process) -> float:
