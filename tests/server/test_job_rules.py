@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import AUTOMODEL, JOBS, MODELS, Wire, checkpoint
+from tests.live import AUTOMODEL, FILES, JOBS, MODELS, Wire, checkpoint
 
 
 @pytest.fixture
@@ -121,6 +121,18 @@ def test_a_checkpoint_that_cannot_be_read_is_visible_and_its_jobs_are_refused(
     answer = wire.submit()
     assert answer.status_code == 422
     assert why in answer.json()["detail"]
+
+
+def test_a_checkpoint_that_came_after_its_model_is_read_when_a_job_wants_it(wire: Wire) -> None:
+    wire.dataset()
+    assert wire.model(files={})["spec"] is None
+    for path, content in checkpoint().items():
+        wire.http.put(f"{FILES}/base/-/{path}", content=content)
+    assert wire.submit().status_code == 201
+    model = wire.http.get(f"{MODELS}/base").json()
+    assert model["spec"]["family"] == "llama"
+    assert model["custom_fields"] == {"spec_status": "completed", "spec_error": None}
+    wire.http.post(f"{JOBS}/job/cancel")
 
 
 def test_a_model_shows_what_its_checkpoint_says(wire: Wire) -> None:

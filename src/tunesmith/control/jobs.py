@@ -18,7 +18,7 @@ from tunesmith.api.jobs import (
     LogRequest,
 )
 from tunesmith.control import logs
-from tunesmith.control.checkpoints import read_facts
+from tunesmith.control.checkpoints import as_spec, read_facts
 from tunesmith.errors import Conflict, Invalid, NotFound
 from tunesmith.planning.automodel import Lowered, lower
 from tunesmith.refs import JOB_NAME_LIMIT, Ref, check_name
@@ -39,6 +39,8 @@ class Inputs:
     """What a job reads: the filesets it named, as they are at submission."""
 
     model: Ref
+    model_was_read: bool
+    """False for a model whose checkpoint could not be read when the entity was made."""
     base: Snapshot
     data: Snapshot
     validation: Snapshot | None
@@ -62,6 +64,9 @@ class JobService:
         name = check_name(asked.name or f"automodel-{hexadecimal(12)}", limit=JOB_NAME_LIMIT)
         inputs = await self.database.read(resolve, workspace, asked.spec)
         facts = await asyncio.to_thread(read_facts, inputs.base, self.blobs)
+        if not inputs.model_was_read:
+            spec = as_spec(facts, inputs.base.chat_template)
+            await self.database.write(lambda tx: tx.models.set_spec(inputs.model, spec))
         job_id = new_id("platform-job")
         lowered = lower(asked.spec, facts, run=job_id, model=str(inputs.model), chat_template=inputs.base.chat_template)
         job = await self.database.write(insert, Ref(workspace, name), job_id, asked, inputs, lowered)
@@ -110,6 +115,7 @@ def resolve(tx: Tx, workspace: str, spec: AutomodelJobInput) -> Inputs:
     assert entity.fileset is not None
     return Inputs(
         model=model,
+        model_was_read=entity.spec is not None,
         base=_snapshot(tx, entity.fileset, workspace, f"spec.model: model {model}"),
         data=_with_files(_snapshot(tx, spec.dataset.training, workspace, "spec.dataset.training")),
         validation=_with_files(_snapshot(tx, spec.dataset.validation, workspace, "spec.dataset.validation"))
