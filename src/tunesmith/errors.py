@@ -9,8 +9,6 @@ The tree::
       BadRequest          400
       Invalid             422
         NotBuilt          422
-      RangeNotSatisfiable 416
-      TooLarge            413
       DiskFull            507
       Upstream            502
       Unavailable         503
@@ -74,20 +72,6 @@ class NotBuilt(Invalid):
     """The request is lawful, but this version of Tunesmith cannot do it yet."""
 
     code = "not_built_yet"
-
-
-class RangeNotSatisfiable(TunesmithError):
-    """A Range header starts past the end of the file or cannot be read."""
-
-    code = "range_not_satisfiable"
-    status = 416
-
-
-class TooLarge(TunesmithError):
-    """The request body is larger than this route takes."""
-
-    code = "too_large"
-    status = 413
 
 
 class DiskFull(TunesmithError):

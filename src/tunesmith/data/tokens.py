@@ -83,12 +83,6 @@ class Tokenizer:
         text: str = self._inner.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Highest id + 1, added tokens counted."""
-        size: int = self._inner.get_vocab_size(with_added_tokens=True)
-        return size
-
 
 def _start_ids(inner: tokenizers.Tokenizer) -> tuple[int, ...]:
     """The special tokens that the checkpoint's post-processor puts before a text."""
