@@ -3,7 +3,7 @@
 # Needs: Python >= 3.11 and make. Turns: PYTHON=/path/to/python, TORCH_INDEX=url (scripts/setup.py says what they do).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bootstrap up demo check test
+.PHONY: help setup bootstrap up demo check test soak bench docs
 
 bin := .venv/bin
 pythons := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
@@ -38,9 +38,19 @@ check: setup  ## format, lint, types, import contracts, generated code
 	$(bin)/ruff format --check
 	$(bin)/ruff check
 	$(bin)/mypy
-	$(bin)/mypy --strict scripts/setup.py
+	$(bin)/mypy --strict scripts/setup.py scripts/published_client.py
 	$(bin)/lint-imports
 	$(bin)/python scripts/unasync.py --check
+	$(bin)/python scripts/docs.py --check
 
-test: setup  ## run the tests
-	$(bin)/pytest $(ARGS)
+test: setup  ## run the tests; at most 15 minutes on two cores
+	$(bin)/pytest --ignore=tests/soak $(ARGS)
+
+soak: setup  ## the long proofs: many kills, long fuzzing, the wheel installed from nothing
+	$(bin)/pytest tests/soak $(ARGS)
+
+bench: setup  ## figures of the API beside a bare application; bench/README.md has the rest
+	$(bin)/python -m bench.api $(ARGS)
+
+docs: setup  ## write docs/reference from OpenAPI, the command line and the settings
+	$(bin)/python scripts/docs.py

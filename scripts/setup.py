@@ -89,6 +89,7 @@ def inputs_digest(root: Path) -> str:
         json.dumps([project["project"], project["build-system"], project["tool"].get("hatch")], sort_keys=True),
         (root / "constraints.txt").read_text(),
         (root / "scripts" / "setup.py").read_text(),
+        (root / "scripts" / "published_client.py").read_text(),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -272,6 +273,7 @@ def set_up(root: Path, given_index: str | None, version_wanted: str | None) -> N
     environment = Environment(root)
     previous = environment.stamp()
     if previous and previous.current(inputs, root, given_index) and not environment.unusable(version_wanted):
+        make_published_client(environment)
         return
     print(f"Setting up {environment.folder} (Python {platform.python_version()})", flush=True)
     environment.make(version_wanted)
@@ -283,7 +285,20 @@ def set_up(root: Path, given_index: str | None, version_wanted: str | None) -> N
     install_torch(environment, pinned(constraints.read_text(), "torch"), torch_index, torch_index != remembered)
     environment.pip("tunesmith and the rest", *pins, "--no-build-isolation", "--editable", f"{root}[dev]")
     environment.finish(Stamp(inputs, str(root), torch_index))
+    make_published_client(environment)
     print(f"Set up in {time.monotonic() - started:.0f} s. Next: make demo, make test, make up")
+
+
+def make_published_client(environment: Environment) -> None:
+    """The environment of the published client, with which some tests speak to us; says itself what goes wrong."""
+    subprocess.run(
+        [str(environment.python), "-I", str(environment.root / "scripts" / "published_client.py")], check=False
+    )
+
+
+def has_published_client(root: Path) -> bool:
+    """Whether that environment is finished, or somebody brings one along."""
+    return bool(os.environ.get("TUNESMITH_NEMO_PYTHON")) or (root / ".venv-nemo" / "setup.json").exists()
 
 
 def main(arguments: list[str]) -> int:
@@ -292,7 +307,7 @@ def main(arguments: list[str]) -> int:
     python_given = bool(os.environ.get("PYTHON"))
     if "--fresh" in arguments:
         stamp = Environment(ROOT).stamp()
-        whole = not (ROOT / ".venv" / "unfinished").exists()
+        whole = not (ROOT / ".venv" / "unfinished").exists() and has_published_client(ROOT)
         return not (stamp and whole and not python_given and stamp.current(inputs_digest(ROOT), ROOT, given_index))
     with Path(__file__).open() as lock:
         try:

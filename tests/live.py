@@ -81,11 +81,21 @@ class Wire:
             assert answer.status_code == 200, answer.text
 
     def model(self, name: str = "base", files: dict[str, bytes] | None = None) -> dict[str, Any]:
-        """Make a model entity over a fileset of the same name."""
+        """Make a model entity over a fileset of the same name, whose checkpoint has been read."""
         self.fileset(name, checkpoint() if files is None else files)
         answer = self.http.post(MODELS, json={"name": name, "fileset": f"default/{name}"})
         assert answer.status_code == 201, answer.text
-        return answer.json()
+        return self.analysed(name)
+
+    def analysed(self, name: str) -> dict[str, Any]:
+        """The model once its checkpoint has been read, or found unreadable."""
+
+        def read() -> dict[str, Any] | None:
+            model = self.http.get(f"{MODELS}/{name}").json()
+            return None if model["custom_fields"].get("spec_status") == "pending" else model
+
+        found: dict[str, Any] = eventually(read, f"model {name} to be analysed")
+        return found
 
     def dataset(self, name: str = "rows", behaviour: str = "finish", rows: int = 40) -> None:
         """Make a data set of prompt/completion rows; `behaviour` is for the small trainer."""
@@ -143,6 +153,18 @@ def checkpoint(hidden: int = 8, layers: int = 2, vocabulary: int = 64) -> dict[s
         "tokenizer_config.json": json.dumps({"eos_token": "</s>", "bos_token": "<s>"}).encode(),
         "model.safetensors": safetensors(shapes),
     }
+
+
+def adapter_files(hidden: int = 8, layers: int = 2, rank: int = 4, **config: Any) -> dict[str, bytes]:
+    """A PEFT adapter of zeros on the attention of `checkpoint()`; further keys for its configuration."""
+    said = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "bias": "none", "target_modules": list(LAYERS), **config}
+    shapes: dict[str, list[int]] = {}
+    for layer in range(layers):
+        for name in LAYERS:
+            module = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            shapes[f"{module}.lora_A.weight"] = [rank, hidden]
+            shapes[f"{module}.lora_B.weight"] = [hidden, rank]
+    return {"adapter_config.json": json.dumps(said).encode(), "adapter_model.safetensors": safetensors(shapes)}
 
 
 def safetensors(shapes: dict[str, list[int]]) -> bytes:

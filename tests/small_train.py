@@ -45,6 +45,7 @@ def main() -> int:
             threads=1,
             trained_parameters=1,
             adapted_modules=len(plan.adapter.modules),
+            request_id=os.environ["TUNESMITH_REQUEST_ID"],
         )
     )
     for step in range(1, prepared.steps + 1):

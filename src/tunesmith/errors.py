@@ -7,6 +7,8 @@ The tree::
       Conflict            409
       Forbidden           403
       BadRequest          400
+      TooSlow             408
+      RangeUnfit          416
       Invalid             422
         NotBuilt          422
       DiskFull            507
@@ -59,6 +61,20 @@ class BadRequest(TunesmithError):
 
     code = "bad_request"
     status = 400
+
+
+class TooSlow(TunesmithError):
+    """The sender of a body went silent; nothing was stored."""
+
+    code = "too_slow"
+    status = 408
+
+
+class RangeUnfit(TunesmithError):
+    """The bytes that a Range header asks for are not in the file."""
+
+    code = "range_unfit"
+    status = 416
 
 
 class Invalid(TunesmithError):

@@ -13,7 +13,8 @@ from tunesmith.errors import Invalid
 DEFAULT_WORKSPACE = "default"
 
 # Stored names, contract 1.6: 2 to 63 characters, lower-case first letter, no "--", no trailing "-".
-NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)", re.ASCII)
+NAME_PATTERN = r"^[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z"  # for Python's re: it looks around
+NAME = re.compile(NAME_PATTERN, re.ASCII)
 NAME_RULE = (
     "2 to 63 characters, a lower-case letter first, then lower-case letters, digits and - _ . + @, "
     "without '--' and without '-' at the end"

@@ -8,20 +8,13 @@ import sys
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
+from tests.cli.terminal import run
 from tests.client import samples
 from tests.client.samples import Platform, events, page, state
 from tunesmith import __version__
-from tunesmith.cli.main import app
-from tunesmith.cli.session import Session
 
 SPEC = "model: default/smol\ndataset: {training: default/triage}\ntraining: {lora: {rank: 16}}\n"
-
-
-def run(platform, *arguments, stdin=None):
-    session = Session(transport=platform.transport(), sleep=platform.pauses.append)
-    return CliRunner().invoke(app, list(arguments), obj=session, input=stdin)
 
 
 @pytest.fixture
@@ -277,12 +270,6 @@ def test_adapters_are_switched(command, enabled):
     result = run(platform, "adapters", command, "triage")
     assert json.loads(result.stdout)["enabled"] is enabled
     assert platform.body == {"enabled": enabled}
-
-
-def test_a_model_is_made_of_a_fileset():
-    platform = Platform(samples.MODEL)
-    assert run(platform, "models", "create", "smol", "--fileset", "smol").exit_code == 0
-    assert platform.body == {"name": "smol", "fileset": "smol"}
 
 
 def test_up_without_the_platform_says_what_to_install(monkeypatch):

@@ -14,6 +14,21 @@ AT = "2026-01-02T03:04:05.000006"
 STAMPS = {"created_at": AT, "updated_at": AT}
 
 WORKSPACE = {"id": "ws-1", "name": "default", **STAMPS}
+COLLECTED = {
+    "dry_run": True,
+    "blobs": 2,
+    "blob_bytes": 10,
+    "cached_files": 0,
+    "runs": 0,
+    "run_bytes": 0,
+    "leftovers": 0,
+    "leftover_bytes": 0,
+    "bytes": 10,
+}
+DELETED = {"message": "gone", "id": "ws"}
+MEMBER = {"principal": "a@b", "roles": ["Viewer"], "granted_at": AT + "Z", "granted_by": None}
+PROJECT = {"id": "p-1", "name": "mail", "workspace": "default", "description": None, **STAMPS}
+SECRET = {"name": "hf", "workspace": "default", "description": "token", **STAMPS}
 FILESET = {
     "id": "fs-1",
     "name": "triage",

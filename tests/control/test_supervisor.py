@@ -59,7 +59,7 @@ def submitted(tx: Tx) -> str:
     for name in ("base", "rows"):
         tx.filesets.create("default", CreateFileset(name=name))
         tx.filesets.put("default", name, "f", DIGEST, 7)
-    tx.models.create("default", CreateModel(name="base", fileset="base"), Ref("default", "base"), None, "")
+    tx.models.create("default", CreateModel(name="base", fileset="base"), Ref("default", "base"))
     asked = CreateAutomodelJob.model_validate({"spec": {**BASE, "output": {"name": "tuned"}}})
     plan = lower(asked.spec, FACTS, run="id", model="default/base")
     job = jobs.insert(tx, REF, "id", asked, jobs.resolve(tx, "default", asked.spec), plan)
@@ -179,7 +179,7 @@ def test_a_result_is_registered_whole_or_not_at_all(line: Line) -> None:
         line.write(supervisor.register, line.id, FINISHED)
     assert line.state().status == "active"
     assert line.read(lambda tx: tx.adapters.find_row("default", "tuned")) is None
-    assert line.read(lambda tx: tx.filesets.list_files("default", "tuned")) == []
+    assert line.read(lambda tx: tx.filesets.snapshot(Ref("default", "tuned"))).files == ()
 
 
 def test_a_cancel_that_comes_while_the_result_is_registered_wins(line: Line) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import setup
+from scripts import published_client, setup
 from scripts.setup import CPU_INDEX, Stamp, choose_torch, inputs_digest, offers_cpu_build, only_index, pinned
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_a_finished_environment_stays_while_nothing_changes(tmp_path):
 @pytest.fixture
 def tree(tmp_path):
     """A project with an environment whose Python is a script that writes down what it is asked."""
-    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.py"):
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.py", "scripts/published_client.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     python = tmp_path / ".venv" / "bin" / "python"
@@ -200,3 +200,47 @@ def test_an_environment_that_cannot_be_used_says_why(tree):
     (tree / ".venv" / "setup.json").unlink()
     environment.python.unlink()
     assert "does not start" in environment.unusable(None)
+
+
+# --- the published client -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uv(tmp_path):
+    """A uv that writes down what it is asked, and fails where `refuse` lies."""
+    script = tmp_path / "uv"
+    script.write_text(
+        f"""#!/bin/sh
+echo "$@" >> {tmp_path}/asked
+[ "$2" = venv ] && mkdir -p {tmp_path}/.venv-nemo
+[ -e {tmp_path}/refuse ] && echo "error: no route to the index" >&2 && exit 2
+exit 0
+"""
+    )
+    script.chmod(0o755)
+    return script
+
+
+def test_the_published_client_is_installed_once_into_its_own_environment(tmp_path, uv):
+    for _ in range(2):
+        assert published_client.make(tmp_path, uv, Path("/py"), {}) is None
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"--quiet venv --python /py {tmp_path}/.venv-nemo",
+        f"--quiet pip install --python {tmp_path}/.venv-nemo/bin/python nemo-platform==0.3.0",
+        f"--quiet pip install --python {tmp_path}/.venv-nemo/bin/python --no-deps --editable {tmp_path}",
+    ]
+
+
+def test_without_a_network_the_published_client_is_missed_aloud_and_tried_again(tmp_path, uv):
+    (tmp_path / "refuse").touch()
+    assert "no route to the index" in published_client.make(tmp_path, uv, Path("/py"), {})
+    assert not setup.has_published_client(tmp_path)
+    (tmp_path / "refuse").unlink()
+    assert published_client.make(tmp_path, uv, Path("/py"), {}) is None
+    assert setup.has_published_client(tmp_path)
+
+
+def test_uv_is_told_what_pip_knows_but_not_against_its_own_settings():
+    pip = ":env:.cert='/mine'\nglobal.index-url='https://mirror'\nglobal.proxy='http://p:1'\n"
+    told = published_client.uv_environment({"UV_INDEX_URL": "https://own"}, pip)
+    assert told == {"UV_INDEX_URL": "https://own", "SSL_CERT_FILE": "/mine", "ALL_PROXY": "http://p:1"}

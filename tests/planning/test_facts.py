@@ -8,7 +8,8 @@ import pytest
 
 from tests.live import safetensors
 from tunesmith.errors import Invalid
-from tunesmith.planning.facts import facts, read_header
+from tunesmith.planning.facts import facts
+from tunesmith.planning.headers import read_header
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -24,6 +25,10 @@ CONFIG = {
 
 def header(**shapes: list[int]) -> dict[str, object]:
     return read_header(safetensors({name.replace("__", "."): shape for name, shape in shapes.items()}), "x")  # type: ignore[return-value]
+
+
+def framed(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
 
 
 def test_parameters_are_counted_from_the_headers() -> None:
@@ -47,7 +52,9 @@ def test_heads_without_groups_are_their_own_keys_and_values() -> None:
 def test_a_missing_or_wrong_key_of_the_configuration_is_named() -> None:
     with pytest.raises(Invalid, match=r"config.json: 'hidden_size' is missing"):
         facts({key: value for key, value in CONFIG.items() if key != "hidden_size"}, {}, "")
-    with pytest.raises(Invalid, match=r"config.json: 'vocab_size' must be a whole number above 0, not 'many'"):
+    with pytest.raises(
+        Invalid, match=r"config.json: 'vocab_size' must be a whole number from 1 to 2,147,483,647, not 'many'"
+    ):
         facts({**CONFIG, "vocab_size": "many"}, {}, "")
 
 
@@ -59,6 +66,9 @@ def test_a_missing_or_wrong_key_of_the_configuration_is_named() -> None:
         b"\xff" * 8,
         struct.pack("<Q", 4) + b"null",
         struct.pack("<Q", 2) + b"{]",
+        framed(b'{"a\\ud800": {"dtype": "F32", "shape": [1]}}'),
+        framed(b'{"a": {"dtype": "F32", "shape": [-1.5]}}'),
+        framed(b"[" * 100_000),
         struct.pack("<Q", 99) + b"{}",
     ],
 )

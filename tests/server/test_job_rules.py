@@ -107,7 +107,6 @@ def test_the_answer_shows_the_spec_as_it_will_run(ready: Wire) -> None:
         ({**checkpoint(), "model.safetensors": b"nonsense"}, "model.safetensors: not a safetensors file"),
         ({**checkpoint(), "config.json": b"[]"}, "config.json: must be a JSON object"),
         ({**checkpoint(), "config.json": b"{"}, "config.json: not JSON"),
-        ({k: v for k, v in checkpoint().items() if k != "tokenizer.json"}, "has no tokenizer.json at its root"),
     ],
 )
 def test_a_checkpoint_that_cannot_be_read_is_visible_and_its_jobs_are_refused(
@@ -129,10 +128,16 @@ def test_a_checkpoint_that_came_after_its_model_is_read_when_a_job_wants_it(wire
     for path, content in checkpoint().items():
         wire.http.put(f"{FILES}/base/-/{path}", content=content)
     assert wire.submit().status_code == 201
-    model = wire.http.get(f"{MODELS}/base").json()
-    assert model["spec"]["family"] == "llama"
-    assert model["custom_fields"] == {"spec_status": "completed", "spec_error": None}
     wire.http.post(f"{JOBS}/job/cancel")
+
+
+def test_a_base_without_tokenizer_json_has_a_spec_but_no_jobs(wire: Wire) -> None:
+    wire.dataset()
+    files = {path: content for path, content in checkpoint().items() if path != "tokenizer.json"}
+    assert wire.model(files=files)["spec"]["family"] == "llama"
+    answer = wire.submit()
+    assert answer.status_code == 422
+    assert "has no tokenizer.json at its root" in answer.json()["detail"]
 
 
 def test_a_model_shows_what_its_checkpoint_says(wire: Wire) -> None:
@@ -147,4 +152,7 @@ def test_a_model_shows_what_its_checkpoint_says(wire: Wire) -> None:
 
 def test_a_model_over_a_fileset_that_does_not_exist_is_400(wire: Wire) -> None:
     answer = wire.http.post(MODELS, json={"name": "base", "fileset": "default/none"})
-    assert (answer.status_code, answer.json()["detail"]) == (400, "Fileset 'none' not found in workspace 'default'")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "Fileset 'default/none' not found in workspace 'default'",
+    )

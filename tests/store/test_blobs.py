@@ -80,3 +80,68 @@ def test_a_full_disk_says_where_and_keeps_nothing(blobs: Blobs, monkeypatch: pyt
     with pytest.raises(DiskFull, match=f"no room left in {blobs.root}"):
         keep(blobs, b"x")
     assert stored(blobs) == []
+
+
+def test_what_is_on_its_way_in_is_private(blobs: Blobs) -> None:
+    with blobs.writer() as writer:
+        writer.write(b"half")
+        (path,) = stored(blobs)
+        assert path.stat().st_mode & 0o777 == 0o400
+        assert {each.stat().st_mode & 0o777 for each in blobs.root.rglob("*") if each.is_dir()} == {0o700}
+
+
+def test_many_chunks_at_once_are_one_file(blobs: Blobs) -> None:
+    chunks = [bytes([i % 256]) * (i % 7) for i in range(3000)]
+    with blobs.writer() as writer:
+        writer.write(*chunks)
+        digest = writer.keep()
+        assert blobs.path(digest).read_bytes() == b"".join(chunks)
+
+
+def test_an_empty_file_is_a_blob_too(blobs: Blobs) -> None:
+    with blobs.writer() as writer:
+        assert blobs.path(writer.keep()).read_bytes() == b""
+
+
+def test_a_writer_that_was_left_takes_nothing_more(blobs: Blobs) -> None:
+    with blobs.writer() as writer:
+        writer.write(b"half")
+    with pytest.raises(ValueError, match="the writer was left"):
+        writer.write(b"more")
+    assert stored(blobs) == []
+
+
+def test_a_sweep_spares_what_a_writer_holds_until_its_block_ends(blobs: Blobs) -> None:
+    with blobs.writer() as writer:
+        writer.write(b"new")
+        digest = writer.keep()
+        with blobs.sweep() as sweep:
+            assert not sweep.drop(digest)
+    with blobs.sweep() as sweep:
+        assert sweep.drop(digest)
+        assert not sweep.drop(digest)
+    assert stored(blobs) == []
+
+
+def test_a_sweep_spares_what_was_kept_and_let_go_while_it_went_on(blobs: Blobs) -> None:
+    digest = keep(blobs, b"old")
+    with blobs.sweep() as sweep:
+        assert keep(blobs, b"old") == digest  # its row is committed now, and the sweep cannot know
+        assert not sweep.drop(digest)
+    with blobs.sweep() as sweep, blobs.hold([digest]):
+        assert not sweep.drop(digest)
+
+
+def test_every_blob_is_listed_with_size_and_links(blobs: Blobs, tmp_path: Path) -> None:
+    digest = keep(blobs, b"rows")
+    blobs.link([StoredFile("f", digest, 4)], tmp_path / "run")
+    with blobs.writer() as writer:
+        writer.write(b"half")
+        assert [(each.digest, each.size, each.links) for each in blobs.all()] == [(digest, 4, 2)]
+
+
+def test_a_disk_that_is_nearly_full_takes_nothing(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.store.blobs.RESERVE_BYTES", 10**16)
+    with pytest.raises(DiskFull, match="stay free"), blobs.writer() as writer:
+        writer.write(b"x")
+    assert stored(blobs) == []

@@ -1,12 +1,14 @@
-"""What all wire shapes share: strict requests, lenient resources, the page envelope, timestamps."""
+"""What all wire shapes share: strict requests, lenient resources, timestamps, pages."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
 
+from tunesmith.api.filters import Filter, echo
 from tunesmith.refs import FIRST_LOOK
 
 Timestamp = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds"), return_type=str)]
@@ -14,6 +16,9 @@ Timestamp = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec
 
 Name = Annotated[str, StringConstraints(pattern=FIRST_LOOK, max_length=255)]
 """The wire's first look at a name; the store's own rule is `refs.check_name`."""
+
+ProjectName = Annotated[str, StringConstraints(pattern=r"^[\w\-./]*$", max_length=255)]
+"""The project that a thing belongs to, which must exist in the thing's workspace; "" is none."""
 
 JsonObject = dict[str, Any]
 
@@ -58,20 +63,34 @@ class Items(Resource, Generic[T]):
     data: list[T]
 
 
-class PageRequest(Request):
-    """Which page of which list, in which order."""
+class Deleted(Resource):
+    """What is answered where a deletion has something to say."""
 
-    page: Annotated[int, Field(ge=1, le=10**9)] = 1
+    message: str
+    id: str
+    """The name of what went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How a noun is listed when nothing is asked for, and how far a request may go. Contract 1.3."""
+
+    page_size: int = 100
+    largest: int = 1000
+    sort: str = "-created_at"
+    sortable: tuple[str, ...] = ("created_at", "updated_at", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page of which list, in which order, narrowed by what. Made at the door, by `server/paging.py`."""
+
+    page: int = 1
     """1-based."""
-    page_size: Annotated[int, Field(ge=1, le=1000)] = 100
+    page_size: int = 100
     sort: str = "-created_at"
     """A field's name, `-` in front for descending."""
-
-
-class ShortPageRequest(PageRequest):
-    """As PageRequest, for lists whose pages are short unless asked otherwise."""
-
-    page_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    filter: Filter | None = None
 
 
 def paged(data: list[T], total: int, asked: PageRequest) -> Page[T]:
@@ -86,4 +105,5 @@ def paged(data: list[T], total: int, asked: PageRequest) -> Page[T]:
             total_results=total,
         ),
         sort=asked.sort,
+        filter=echo(asked.filter),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.api.base import Name, Request, Resource, Timestamp
+from tunesmith.api.base import Name, ProjectName, Request, Resource, Timestamp
 
 
 class DeploymentStatus(StrEnum):
@@ -44,6 +44,7 @@ class CreateDeploymentConfig(Request):
 
     name: Name
     description: Annotated[str, Field(max_length=1000)] | None = None
+    project: ProjectName | None = None
     engine: Literal["nim"]
     """nim = the embedded engine."""
     model_spec: ServedModel
@@ -75,6 +76,7 @@ class CreateDeployment(Request):
     name: Name
     config: Annotated[str, Field(min_length=1, max_length=255)]
     """Name of a deployment config, `name` or `workspace/name`."""
+    project: ProjectName | None = None
 
 
 class StatusChange(Resource):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from tunesmith.api.base import JsonObject, Request, Resource, ShortPageRequest, Timestamp
+from tunesmith.api.base import JsonObject, Listing, ProjectName, Request, Resource, Timestamp
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
+
+JOBS = Listing(page_size=10, sortable=("created_at", "updated_at", "name"))
 
 
 class JobStatus(StrEnum):
@@ -45,26 +47,10 @@ class CreateAutomodelJob(Request):
     name: str | None = None
     """2 to 51 characters; null makes one."""
     description: str | None = None
+    project: ProjectName | None = None
     spec: AutomodelJobInput
     ownership: JsonObject | None = None
     custom_fields: JsonObject | None = None
-
-
-class JobPageRequest(ShortPageRequest):
-    """Which page of the jobs, and which of them."""
-
-    status: str | None = Field(default=None, alias="filter[status]")
-    """Only jobs with this status, or one of several separated by commas."""
-    source: str | None = Field(default=None, alias="filter[source]")
-    """Only jobs from here: `customization`, or a dialect's name."""
-
-    @field_validator("status")
-    @classmethod
-    def _known(cls, given: str | None) -> str | None:
-        for name in (given or JobStatus.CREATED).split(","):
-            if name not in list(JobStatus):
-                raise ValueError(f"Invalid status value '{name}'; valid values: {[*JobStatus]}")
-        return given
 
 
 class LogRequest(Request):

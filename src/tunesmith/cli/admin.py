@@ -5,13 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.errors import ServerStartError
+from tunesmith.cli import render
+from tunesmith.cli.session import session
+from tunesmith.errors import BadRequest, ServerStartError
 
-NEEDED = ("fastapi", "sqlalchemy", "uvicorn", "psutil", "numpy", "tokenizers", "jinja2")
+if TYPE_CHECKING:
+    from tunesmith.settings import Settings
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(help="The data directory (default: $TUNESMITH_DATA_DIR, else ~/.tunesmith).", file_okay=False),
+]
+
+NEEDED = (
+    "fastapi",
+    "sqlalchemy",
+    "uvicorn",
+    "psutil",
+    "cryptography",
+    "huggingface_hub",
+    "numpy",
+    "tokenizers",
+    "jinja2",
+)
 """What the extra `server` brings."""
 
 
@@ -26,13 +46,92 @@ def up(
 
     What is not given is taken from TUNESMITH_HOST, TUNESMITH_PORT and TUNESMITH_DATA_DIR.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ServerStartError(
-            f"the platform needs {', '.join(missing)}: install it with `pip install 'tunesmith[all]'` "
-            "(this is the client alone)"
-        )
+    _refuse_client_alone()
     from tunesmith.server.main import serve
     from tunesmith.settings import Settings
 
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir and data_dir.expanduser()}
     serve(replace(Settings.from_environment(), **{key: value for key, value in given.items() if value is not None}))
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The tar file to write; it must not exist.")],
+    data_dir: DataDirOption = None,
+) -> None:
+    """Write database, files and the key of the secrets to one file. Works while the platform runs.
+
+    Whoever has the file has the secrets: keep it as you keep them. Runs (logs, checkpoints) are not in it.
+    """
+    settings = _settings(data_dir)
+    from tunesmith.control.backup import backup as make
+
+    if settings.database_url:
+        raise BadRequest(
+            "the database is a PostgreSQL server, whose backups are pg_dump's: run pg_dump first, then copy blobs/ and "
+            f"secret.key of {settings.data_dir} (blobs never change, so rsync will do), with no `tunesmith gc` between"
+        )
+    made = make(settings.data_dir, file)
+    typer.echo(f"{file}: {made.blobs} blobs, {made.bytes:,} bytes in all")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `tunesmith backup` wrote.", exists=True, dir_okay=False)],
+    data_dir: Annotated[Path, typer.Option(help="The directory to make; it must not exist or be empty.")],
+) -> None:
+    """Make a data directory from a backup. Every file's digest is checked."""
+    _refuse_client_alone()
+    from tunesmith.control.backup import restore as take_back
+
+    made = take_back(file, data_dir.expanduser().absolute())
+    typer.echo(f"{data_dir}: {made.blobs} blobs; start it with `tunesmith up --data-dir {data_dir}`")
+
+
+def gc(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Delete what nothing needs any more: unreferenced files, checkpoints of old runs, unread copies of remote files.
+
+    A platform that runs is asked to; where none runs on the data directory, it is done here.
+    """
+    shell = session(ctx)
+    alone = None
+    if shell.base_url is None and find_spec("sqlalchemy"):  # else this is the client alone
+        from tunesmith.control.garbage import collect_alone
+
+        alone = collect_alone(_settings(data_dir), dry_run=dry_run)
+    found = (shell.client.gc(dry_run=dry_run) if alone is None else alone).model_dump(mode="json")
+    if shell.json:
+        render.print_json(found)
+    else:
+        _show_collected(found)
+
+
+def _show_collected(found: dict[str, Any]) -> None:
+    typer.echo("Would free:" if found["dry_run"] else "Freed:")
+    for noun, count, size in (
+        ("contents of files", found["blobs"], found["blob_bytes"]),
+        ("runs of ended jobs", found["runs"], found["run_bytes"]),
+        ("leftover directories", found["leftovers"], found["leftover_bytes"]),
+    ):
+        typer.echo(f"  {count:>8,} {noun}: {render.size(size)}")
+    typer.echo(
+        f"  {render.size(found['bytes'])} in all; {found['cached_files']:,} remote files are fetched again when read"
+    )
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    _refuse_client_alone()
+    from tunesmith.settings import Settings
+
+    settings = Settings.from_environment()
+    return replace(settings, data_dir=data_dir.expanduser()) if data_dir else settings
+
+
+def _refuse_client_alone() -> None:
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ServerStartError(
+            f"the platform needs {', '.join(missing)}: install it with `pip install 'tunesmith[all]'` "
+            "(this is the client alone)"
+        )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.api.base import JsonObject
 from tunesmith.cli import render
 from tunesmith.cli.session import Output, complain, note, session
-from tunesmith.client.sync.client import Tunesmith
 from tunesmith.errors import TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.api.base import JsonObject
+    from tunesmith.client.sync.client import Tunesmith
 
 
 def chat(

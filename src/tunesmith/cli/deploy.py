@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from tunesmith.api.deployments import DeploymentConfig, ModelDeployment
-from tunesmith.cli import render
-from tunesmith.cli.session import session
-from tunesmith.client.errors import ConflictError
-from tunesmith.client.sync.client import Tunesmith
+from tunesmith.cli import lists, render
+from tunesmith.cli.session import make_sure, session
 from tunesmith.errors import Conflict
 from tunesmith.refs import Ref
+
+if TYPE_CHECKING:
+    from tunesmith.api.deployments import DeploymentConfig, ModelDeployment
+    from tunesmith.client.sync.client import Tunesmith
 
 app = typer.Typer(help="Serving processes.", no_args_is_help=True)
 
@@ -64,7 +65,7 @@ def config_for(client: Tunesmith, name: str, model: Ref) -> DeploymentConfig:
             model_spec={"model_namespace": model.workspace, "model_name": model.name, "lora_enabled": True},
             executor_config={"gpu": 1},
         )
-    except ConflictError:
+    except Conflict:
         there = configs.retrieve(name)
     if there.model_entity_id != str(model) or not there.model_spec.lora_enabled:
         raise Conflict(
@@ -86,9 +87,11 @@ def delete(
     ctx: typer.Context,
     name: str,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until its process is gone.")] = True,
+    yes: lists.Yes = False,
 ) -> None:
     """Stop serving."""
     shell = session(ctx)
+    make_sure(f"Stop serving {name}?", yes)
     client = shell.client
     client.inference.deployments.delete(name)
     if wait:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesmith.api.jobs import Job, JobState, JobStatus
-from tunesmith.cli import render, specfile
+from tunesmith.cli import lists, render, specfile
 from tunesmith.cli.session import FAILED, INTERRUPTED, MISUSED, Session, complain, note, session
-from tunesmith.cli.watch import failure_of, numbers_of, phase_of, watch
 from tunesmith.errors import Invalid
+
+if TYPE_CHECKING:
+    from tunesmith.api.jobs import Job, JobState
 
 app = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 
@@ -21,18 +22,6 @@ COLUMNS: render.Columns[Job] = {
     "PROGRESS": lambda job: _percent(job.status_details.get("percentage_done")),
     "MODEL": lambda job: job.spec.get("model"),
     "CREATED": lambda job: job.created_at,
-}
-
-STATE: render.Columns[JobState] = {
-    "job": lambda state: state.name,
-    "status": lambda state: state.status,
-    "phase": lambda state: phase_of(state) if state.status is JobStatus.ACTIVE else None,
-    "progress": lambda state: numbers_of(state.status_details),
-    "error": lambda state: failure_of(state) if state.status is JobStatus.ERROR else None,
-    "warnings": lambda state: "\n".join(map(str, state.status_details.get("warnings") or [])),
-    "steps": lambda state: "\n".join(f"{step.name}: {step.status}" for step in state.steps),
-    "created": lambda state: state.created_at,
-    "updated": lambda state: state.updated_at,
 }
 
 
@@ -45,6 +34,7 @@ def submit(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Set a field, as in training.lora.rank=64. Repeatable."),
     ] = None,
+    project: lists.Project = None,
     watched: Annotated[bool, typer.Option("--watch", help="Show progress until the job ends.")] = False,
 ) -> None:
     """Submit a job."""
@@ -52,7 +42,7 @@ def submit(
     try:
         job = specfile.read(file, assignments or ())
         made = shell.client.customization.automodel.jobs.create(
-            spec=job.spec, name=name or job.name, description=job.description
+            spec=job.spec, name=name or job.name, description=job.description, project=project
         )
     except Invalid as error:
         complain(error.message)
@@ -76,17 +66,41 @@ def watch_job(ctx: typer.Context, name: str) -> None:
 
 
 @app.command("list")
-def list_jobs(ctx: typer.Context) -> None:
+def list_jobs(
+    ctx: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only those in this state; several with commas.")] = None,
+    filter: lists.Filter = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = None,
+    all_workspaces: lists.AllWorkspaces = False,
+    project: lists.OfProject = None,
+) -> None:
     """Jobs, newest first."""
     shell = session(ctx)
-    render.many(shell, shell.client.jobs.list(), COLUMNS, "no jobs yet; `tunesmith jobs submit FILE` makes one")
+    asked = lists.Asked(filter, sort, limit, all_workspaces, project)
+    nothing = "no jobs yet; `tunesmith jobs submit FILE` makes one"
+    lists.show(shell, shell.client.jobs.list, COLUMNS, nothing, asked, status=status)
 
 
 @app.command()
 def show(ctx: typer.Context, name: str) -> None:
     """How a job is doing."""
+    from tunesmith.api.jobs import JobStatus
+    from tunesmith.cli.watch import failure_of, numbers_of, phase_of
+
     shell = session(ctx)
-    render.one(shell, shell.client.jobs.get_status(name), STATE)
+    columns: render.Columns[JobState] = {
+        "job": lambda state: state.name,
+        "status": lambda state: state.status,
+        "phase": lambda state: phase_of(state) if state.status is JobStatus.ACTIVE else None,
+        "progress": lambda state: numbers_of(state.status_details),
+        "error": lambda state: failure_of(state) if state.status is JobStatus.ERROR else None,
+        "warnings": lambda state: "\n".join(map(str, state.status_details.get("warnings") or [])),
+        "steps": lambda state: "\n".join(f"{step.name}: {step.status}" for step in state.steps),
+        "created": lambda state: state.created_at,
+        "updated": lambda state: state.updated_at,
+    }
+    render.one(shell, shell.client.jobs.get_status(name), columns)
 
 
 @app.command()
@@ -124,6 +138,9 @@ def cancel(ctx: typer.Context, name: str) -> None:
 
 def _finish(shell: Session, name: str) -> None:
     """Watch a job to its end; exit code 1 and the reason unless it completed."""
+    from tunesmith.api.jobs import JobStatus
+    from tunesmith.cli.watch import failure_of, watch
+
     try:
         state = watch(shell.client, name)
     except KeyboardInterrupt:

@@ -7,24 +7,45 @@ from typing import Annotated
 import typer
 
 from tunesmith import __version__
-from tunesmith.cli import admin, chat, deploy, files, jobs, models
-from tunesmith.cli.session import Output, Polite, Session
+from tunesmith.cli import (
+    adapters,
+    admin,
+    chat,
+    deploy,
+    doctor,
+    files,
+    filesets,
+    jobs,
+    models,
+    projects,
+    secrets,
+    workspaces,
+)
+from tunesmith.cli.session import Output, Root, Session
 
 app = typer.Typer(
-    cls=Polite,
+    cls=Root,
     help="Your data and a base model in, a model that answers out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(admin.up)
+app.command()(admin.backup)
+app.command()(admin.restore)
+app.command()(admin.gc)
+app.command()(doctor.doctor)
 app.command()(deploy.deploy)
 app.command()(chat.chat)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(models.app, name="models")
-app.add_typer(models.adapters, name="adapters")
-app.add_typer(deploy.app, name="deployments")
+app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(projects.app, name="projects")
+app.add_typer(secrets.app, name="secrets")
+app.add_typer(filesets.app, name="filesets")
 app.add_typer(files.app, name="files")
+app.add_typer(models.app, name="models")
+app.add_typer(adapters.app, name="adapters")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(deploy.app, name="deployments")
 
 
 def _version(wanted: bool) -> None:

@@ -6,21 +6,31 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tunesmith.cli.session import Session
 
-M = TypeVar("M", bound=BaseModel)
+
+class Shown(Protocol):
+    """A thing of the wire: any pydantic model. A protocol, so that `--help` does not load pydantic."""
+
+    def model_dump(self, *, mode: str) -> Any:
+        """As plain data."""
+
+
+M = TypeVar("M", bound=Shown)
 
 Columns = Mapping[str, Callable[[M], object]]
 """Heading, and how to get the cell."""
 
 COLOURS = {
+    "ok": "green",
+    "warn": "yellow",
+    "bad": "red",
     "completed": "green",
     "READY": "green",
     "error": "red",
@@ -59,6 +69,14 @@ def one(session: Session, item: M, columns: Columns[M]) -> None:
         if value not in (None, ""):
             table.add_row(heading, cell(value))
     Console(highlight=False).print(table)
+
+
+def gone(session: Session, name: str) -> None:
+    """Say that a thing was deleted."""
+    if session.json:
+        print_json({"name": name, "status": "DELETED"})
+        return
+    sys.stdout.write(f"{name} is deleted\n")
 
 
 def print_json(value: Any) -> None:

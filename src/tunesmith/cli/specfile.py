@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tunesmith.api.base import JsonObject
 from tunesmith.errors import Invalid, NotBuilt
 
 BACKENDS = ("automodel",)
@@ -21,7 +18,7 @@ _ENVELOPE = frozenset({"backend", "name", "description", "spec"})
 class JobFile:
     """What a file says about a job."""
 
-    spec: JsonObject
+    spec: dict[str, Any]
     name: str | None = None
     description: str | None = None
 
@@ -51,6 +48,8 @@ def read(path: str, assignments: Iterable[str] = ()) -> JobFile:
 
 def parse(text: str, where: str) -> dict[str, Any]:
     """The mapping that `text` holds. JSON is almost YAML: tabs are where they part."""
+    import yaml
+
     try:
         document = yaml.safe_load(text.replace("\t", " ") if text.lstrip().startswith("{") else text)
     except yaml.YAMLError as error:
@@ -60,12 +59,14 @@ def parse(text: str, where: str) -> dict[str, Any]:
     return document
 
 
-def assign(spec: JsonObject, assignment: str) -> None:
+def assign(spec: dict[str, Any], assignment: str) -> None:
     """Set `training.lora.rank=64` in `spec`; the value is read as YAML, and what is missing on the way is made."""
     path, equals, text = assignment.partition("=")
     keys = path.strip().removeprefix("spec.").split(".")
     if not equals or not all(keys):
         raise Invalid(f"--set {assignment}: write path=value, as in --set training.lora.rank=64")
+    import yaml
+
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

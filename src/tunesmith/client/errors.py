@@ -17,6 +17,7 @@ The tree::
           RateLimitError            429
           InternalServerError       500 and above
       DeploymentFailed              a deployment that was waited for went to ERROR
+      SpecFailed                    a model that was waited for has a checkpoint that cannot be read
       WaitTimeoutError              what was waited for did not happen in time
 
 NotFoundError is also a `tunesmith.errors.NotFound`, UnprocessableEntityError an `Invalid`, and so on: whoever catches
@@ -148,6 +149,12 @@ class DeploymentFailed(TunesmithError):
     """A deployment that was waited for went to ERROR; the message is the deployment's own."""
 
     code = "deployment_failed"
+
+
+class SpecFailed(TunesmithError):
+    """A model that was waited for has a checkpoint that cannot be read; the message says what is wrong with it."""
+
+    code = "spec_failed"
 
 
 class WaitTimeoutError(TunesmithError, TimeoutError):

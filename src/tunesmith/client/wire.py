@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, TypeVar
 
 import httpx
@@ -10,8 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from tunesmith.api.base import JsonObject
 from tunesmith.client.errors import APIResponseError, APIStatusError, lines, refusal
+from tunesmith.errors import Invalid
 
 M = TypeVar("M", bound=BaseModel)
+
+Filter = str | Mapping[str, Any]
+"""What a list is narrowed by: text (`name~"mail" AND created_at > "2026-01-01"`) or a tree (`{"name": {"$in": [...]}}`,
+`{"purpose": "dataset"}`, `{"$or": [...]}`)."""
 
 
 def ask(request: type[BaseModel], **given: Any) -> JsonObject:
@@ -23,7 +30,14 @@ def ask(request: type[BaseModel], **given: Any) -> JsonObject:
         asked = request(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         raise refusal(error) from None
-    return asked.model_dump(mode="json", exclude_unset=True)
+    return asked.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+
+def narrowed(given: Filter | None) -> str | None:
+    """A filter as one value of a query string."""
+    if given is None or isinstance(given, str):
+        return given
+    return json.dumps(given, default=_plain, ensure_ascii=False)
 
 
 def read(answer: type[M], response: httpx.Response) -> M:
@@ -65,6 +79,12 @@ def refused(response: httpx.Response) -> APIStatusError:
     except ValueError:
         body = response.text
     return APIStatusError.of(response.status_code, body, _request(response))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    raise Invalid(f"filter: a {type(value).__name__} cannot be sent; text, numbers, booleans, null and times can")
 
 
 def _put_null(body: Any, loc: tuple[int | str, ...]) -> None:

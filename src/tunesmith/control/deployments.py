@@ -11,6 +11,7 @@ import logging
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from tunesmith.api.deployments import (
     DeploymentStatus,
     ModelDeployment,
 )
+from tunesmith.control.contents import Contents
+from tunesmith.control.fetching import Fetching
 from tunesmith.control.launch import local
 from tunesmith.control.launch.local import Identity
 from tunesmith.control.runs import recorded
 from tunesmith.control.serving import Endpoint, ServingClient
-from tunesmith.errors import BadRequest, EngineError, Invalid, NotFound
+from tunesmith.errors import BadRequest, EngineError, Invalid, NotFound, TunesmithError
 from tunesmith.handoff.deployment import DEPLOYMENT_FILE, SERVING_FILE, TOKEN_VARIABLE, Deployment, Serving
 from tunesmith.refs import Ref
 from tunesmith.store.adapters import ServableAdapter
@@ -44,6 +47,8 @@ MAX_BATCH = 16
 STARTS_IN_A_ROW = 3
 """Serving processes that may die before they are ready until the deployment is an ERROR."""
 STOP_SECONDS = 10.0
+FETCH_AGAIN_SECONDS = 60.0
+"""After a remote adapter was asked for in vain, or while it is still on its way; asking twice joins the same fetch."""
 
 Status = DeploymentStatus
 
@@ -107,15 +112,18 @@ def deploy(tx: Tx, workspace: str, asked: CreateDeployment) -> ModelDeployment:
             "model_entity_id or model_spec.model_name"
         )
     model = Ref.unchecked(config.model_entity_id)
-    if tx.models.get(model.workspace, model.name).spec is None:
-        raise Invalid(f"config: model '{model}' has no readable checkpoint; see its custom_fields.spec_error")
-    return tx.deployments.create(Ref(workspace, asked.name), config, model)
+    known = tx.models.row(model.workspace, model.name)
+    if known["fileset_ref"] is None:
+        raise Invalid(f"config: model '{model}' has no fileset with a checkpoint to serve; give it one first")
+    if known["spec_status"] == "failed":
+        raise Invalid(f"config: the checkpoint of model '{model}' cannot be read: {known['spec_error']}")
+    return tx.deployments.create(Ref(workspace, asked.name), config, model, asked.project)
 
 
-def delete(tx: Tx, ref: Ref) -> None:
-    """One transaction: mark it; the reconciler does the rest."""
+def delete(tx: Tx, ref: Ref) -> bool:
+    """One transaction: mark it, the reconciler does the rest; whether it was not marked before."""
     stored = tx.deployments.stored(ref)
-    tx.deployments.move(
+    return tx.deployments.move(
         stored.id,
         Status.DELETING,
         "Stopping",
@@ -143,17 +151,29 @@ def decide(desired: list[ServableAdapter], observed: set[str], refused: set[str]
 class Reconciler:
     """Takes turns with deployments."""
 
-    def __init__(self, database: Database, blobs: Blobs, data_dir: DataDir, client: ServingClient) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        contents: Contents,
+        data_dir: DataDir,
+        client: ServingClient,
+        fetching: Fetching,
+    ) -> None:
         self.database = database
         self.blobs = blobs
+        self.contents = contents
         self.data_dir = data_dir
         self.client = client
+        self.fetching = fetching
         self.loaded: dict[str, set[str]] = {}
         """By deployment: the adapters it served when it was last asked."""
         self._refused: dict[str, dict[str, str]] = {}
         """By deployment: adapters that its process would not load, and why."""
         self._failures: dict[str, int] = {}
         """By deployment: processes that died in a row."""
+        self._asked_for: dict[str, float] = {}
+        """By fileset of an adapter that is not here: when its bytes were last asked for."""
 
     async def all(self) -> list[StoredDeployment]:
         """The deployments to take a turn with."""
@@ -189,8 +209,24 @@ class Reconciler:
 
     async def _begin(self, deployment: StoredDeployment) -> bool:
         """CREATED: lay out the directory and count a new attempt; its process is started in PENDING."""
-        inputs = await self.database.read(_inputs, deployment)
-        await asyncio.to_thread(self._write, deployment, *inputs)
+        known = await self.database.read(lambda tx: tx.models.row(deployment.model.workspace, deployment.model.name))
+        if known["spec_status"] == "pending":  # its chat template is not known yet
+            return False
+        if known["spec_status"] == "failed":
+            why = f"The checkpoint of {deployment.model} cannot be read: {known['spec_error']}"
+            return await self._move(deployment, Status.ERROR, why, [Status.CREATED])
+        base, chat_template = await self.database.read(_inputs, deployment)
+        try:
+            brought = await self.fetching.look(deployment.id, {"model": base})
+        except (TunesmithError, OSError) as error:
+            why = f"The checkpoint of {deployment.model} cannot be fetched: {error}"
+            return await self._move(deployment, Status.ERROR, why, [Status.CREATED])
+        if brought is None:
+            if news := self.fetching.news(deployment.id):
+                message = f"Fetching {news['fileset']}: {news['progress_pct']}% of {news['total_size']:,} bytes"
+                await self.database.write(lambda tx: tx.deployments.set(deployment.id, status_message=message))
+            return False
+        await asyncio.to_thread(self._write, deployment, brought["model"], chat_template)
         return await self._move(
             deployment,
             Status.PENDING,
@@ -227,9 +263,9 @@ class Reconciler:
             return await self._died(deployment)
         at = self.endpoint(deployment)
         observed = await self.client.adapters(at)
-        desired = await self.database.read(lambda tx: tx.adapters.servable(deployment.model))
+        desired = await self._desired(deployment) if deployment.lora_enabled else []
         refused = self._refused.setdefault(deployment.id, {})
-        changes = decide(desired if deployment.lora_enabled else [], observed, set(refused))
+        changes = decide(desired, observed, set(refused))
         for name in changes.unload:
             await self.client.unload(at, name)
             await asyncio.to_thread(shutil.rmtree, self._adapter(deployment, name), ignore_errors=True)
@@ -240,8 +276,19 @@ class Reconciler:
         self.loaded[deployment.id] = observed
         return bool(changes.load or changes.unload)
 
+    async def _desired(self, deployment: StoredDeployment) -> list[ServableAdapter]:
+        """The adapters to serve: enabled, with their bytes here. Those of remote filesets are fetched first."""
+        enabled = await self.database.read(lambda tx: tx.adapters.servable(deployment.model))
+        for adapter in enabled:
+            asked = self._asked_for.get(adapter.snapshot.fileset, -FETCH_AGAIN_SECONDS)
+            if not adapter.fetched and time.monotonic() - asked >= FETCH_AGAIN_SECONDS:
+                self._asked_for[adapter.snapshot.fileset] = time.monotonic()
+                self.contents.start_bringing(adapter.snapshot)
+        return [adapter for adapter in enabled if adapter.fetched]
+
     async def _take_down(self, deployment: StoredDeployment) -> bool:
         """DELETING: end the process, then forget the deployment."""
+        await self.fetching.drop(deployment.id)
         if identity := self._found(deployment):
             await local.stop(identity, STOP_SECONDS + 5)
         await asyncio.to_thread(shutil.rmtree, self._directory(deployment), ignore_errors=True)
@@ -341,5 +388,5 @@ def _inputs(tx: Tx, deployment: StoredDeployment) -> tuple[Snapshot, str]:
     """The checkpoint's files, and the template that renders conversations."""
     model = tx.models.get(deployment.model.workspace, deployment.model.name)
     assert model.fileset is not None
-    base = tx.filesets.snapshot(Ref.unchecked(model.fileset))
+    base = tx.filesets.snapshot(Ref.fileset(model.fileset, deployment.model.workspace))
     return base, base.chat_template or (model.spec.chat_template if model.spec else None) or ""

@@ -11,19 +11,19 @@ from tunesmith.api.jobs import (
     AutomodelJob,
     CreateAutomodelJob,
     Job,
-    JobPageRequest,
     JobState,
     JobStatus,
     LogPage,
     LogRequest,
 )
 from tunesmith.control import logs
-from tunesmith.control.checkpoints import as_spec, read_facts
+from tunesmith.control.checkpoints import read_facts, refuse_without_tokenizer
+from tunesmith.control.contents import Contents
+from tunesmith.control.request_id import REQUEST_ID
 from tunesmith.errors import Conflict, Invalid, NotFound
 from tunesmith.planning.automodel import Lowered, lower
 from tunesmith.refs import JOB_NAME_LIMIT, Ref, check_name
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput, OutputResponse
-from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
 from tunesmith.store.database import Database, Tx
 from tunesmith.store.filesets import Snapshot
@@ -39,19 +39,22 @@ class Inputs:
     """What a job reads: the filesets it named, as they are at submission."""
 
     model: Ref
-    model_was_read: bool
-    """False for a model whose checkpoint could not be read when the entity was made."""
     base: Snapshot
     data: Snapshot
     validation: Snapshot | None
+
+    def digests(self) -> set[str]:
+        """Of every blob among them."""
+        snapshots = (self.base, self.data, self.validation)
+        return {file.digest for each in snapshots if each for file in each.files if file.digest}
 
 
 class JobService:
     """Customization jobs."""
 
-    def __init__(self, database: Database, blobs: Blobs, data_dir: DataDir, changed: Callable[[], None]) -> None:
+    def __init__(self, database: Database, contents: Contents, data_dir: DataDir, changed: Callable[[], None]) -> None:
         self.database = database
-        self.blobs = blobs
+        self.contents = contents
         self.data_dir = data_dir
         self._changed = changed
         """Called after a change, so that the loops hear of it at once."""
@@ -63,15 +66,23 @@ class JobService:
         """
         name = check_name(asked.name or f"automodel-{hexadecimal(12)}", limit=JOB_NAME_LIMIT)
         inputs = await self.database.read(resolve, workspace, asked.spec)
-        facts = await asyncio.to_thread(read_facts, inputs.base, self.blobs)
-        if not inputs.model_was_read:
-            spec = as_spec(facts, inputs.base.chat_template)
-            await self.database.write(lambda tx: tx.models.set_spec(inputs.model, spec))
-        job_id = new_id("platform-job")
-        lowered = lower(asked.spec, facts, run=job_id, model=str(inputs.model), chat_template=inputs.base.chat_template)
-        job = await self.database.write(insert, Ref(workspace, name), job_id, asked, inputs, lowered)
+        if await self._list_again(inputs):
+            inputs = await self.database.read(resolve, workspace, asked.spec)
+        with self.contents.blobs.hold(inputs.digests()):
+            facts = await read_facts(inputs.base, self.contents, (inputs.model.name,))
+            refuse_without_tokenizer(inputs.base)
+            job_id, base = new_id("platform-job"), inputs.base
+            lowered = lower(asked.spec, facts, run=job_id, model=str(inputs.model), chat_template=base.chat_template)
+            job = await self.database.write(
+                insert, Ref(workspace, name), job_id, asked, inputs, lowered, REQUEST_ID.get()
+            )
         self._changed()
         return job
+
+    async def _list_again(self, inputs: Inputs) -> bool:
+        """Look what storages without versions hold now; whether that was news."""
+        read = [inputs.base, inputs.data, *([inputs.validation] if inputs.validation else [])]
+        return any([await self.contents.refresh(Ref.unchecked(snapshot.fileset)) for snapshot in read])
 
     async def get(self, workspace: str, name: str) -> Job:
         """The job as the jobs service shows it; NotFound without it."""
@@ -85,7 +96,7 @@ class JobService:
         """Status, steps and tasks; NotFound without the job."""
         return await self.database.read(lambda tx: tx.jobs.state(workspace, name))
 
-    async def page(self, workspace: str, asked: JobPageRequest) -> Page[Job]:
+    async def page(self, workspace: str, asked: PageRequest) -> Page[Job]:
         """One page of a workspace's jobs."""
         return await self.database.read(lambda tx: tx.jobs.page(workspace, asked))
 
@@ -112,11 +123,11 @@ def resolve(tx: Tx, workspace: str, spec: AutomodelJobInput) -> Inputs:
         entity = tx.models.get(model.workspace, model.name)
     except NotFound:
         raise Invalid(f"spec.model: Model entity not found: '{model}'. Verify the model entity exists.") from None
-    assert entity.fileset is not None
+    if entity.fileset is None:
+        raise Invalid(f"spec.model: model '{model}' has no fileset with a checkpoint; give it one first")
     return Inputs(
         model=model,
-        model_was_read=entity.spec is not None,
-        base=_snapshot(tx, entity.fileset, workspace, f"spec.model: model {model}"),
+        base=_snapshot(tx, entity.fileset, model.workspace, f"spec.model: model {model}"),
         data=_with_files(_snapshot(tx, spec.dataset.training, workspace, "spec.dataset.training")),
         validation=_with_files(_snapshot(tx, spec.dataset.validation, workspace, "spec.dataset.validation"))
         if spec.dataset.validation
@@ -124,7 +135,9 @@ def resolve(tx: Tx, workspace: str, spec: AutomodelJobInput) -> Inputs:
     )
 
 
-def insert(tx: Tx, ref: Ref, job_id: str, asked: CreateAutomodelJob, inputs: Inputs, lowered: Lowered) -> AutomodelJob:
+def insert(
+    tx: Tx, ref: Ref, job_id: str, asked: CreateAutomodelJob, inputs: Inputs, lowered: Lowered, request_id: str = ""
+) -> AutomodelJob:
     """One transaction: is the output's name free, then the job with its first step."""
     spec, output = _canonical(asked.spec, inputs)
     refuse_taken_output(tx, output)
@@ -135,6 +148,7 @@ def insert(tx: Tx, ref: Ref, job_id: str, asked: CreateAutomodelJob, inputs: Inp
         ref,
         id=job_id,
         description=asked.description,
+        project=asked.project,
         backend="automodel",
         spec=spec.model_dump(mode="json"),
         plan=lowered.plan.model_dump(mode="json"),
@@ -144,6 +158,7 @@ def insert(tx: Tx, ref: Ref, job_id: str, asked: CreateAutomodelJob, inputs: Inp
         status_details={"phase": Phase.WAITING, "warnings": list(lowered.warnings)},
         ownership=asked.ownership,
         custom_fields=asked.custom_fields,
+        request_id=request_id,
     )
     return tx.jobs.get_automodel(ref.workspace, ref.name)
 

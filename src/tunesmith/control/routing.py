@@ -77,7 +77,10 @@ class Routing:
         ]
         if not deployments:
             raise NotFound(f"Adapter '{ref}' is not served: deploy its base first (tunesmith deploy {base})")
-        (served,) = (each.served_name for each in tx.adapters.servable(base) if each.ref == ref)
+        enabled = [each for each in tx.adapters.servable(base) if each.ref == ref]
+        if not enabled:
+            raise NotFound(f"Adapter '{ref}' has lost its fileset '{adapter.fileset}'; give it another one")
+        served = enabled[0].served_name if enabled[0].fetched else ""
         for deployment in deployments:
             if served in self.reconciler.loaded.get(deployment.id, ()):
                 return Target(self.reconciler.endpoint(deployment), served, str(ref))
@@ -91,7 +94,7 @@ class Routing:
             served[str(deployment.model)] = deployment.model.workspace
             loaded = self.reconciler.loaded.get(deployment.id, set())
             for adapter in tx.adapters.servable(deployment.model):
-                if adapter.served_name in loaded:
+                if adapter.fetched and adapter.served_name in loaded:
                     served[str(adapter.ref)] = adapter.ref.workspace
         return GatewayModels(data=[GatewayModel(id=name, owned_by=owner) for name, owner in served.items()])
 

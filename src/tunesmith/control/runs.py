@@ -10,10 +10,10 @@ from typing import Final
 
 from tunesmith.control.launch import local
 from tunesmith.control.launch.local import Identity
+from tunesmith.control.request_id import VARIABLE
 from tunesmith.handoff.wish import WISH_FILE, Wish
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
-from tunesmith.store.filesets import snapshot_files
 from tunesmith.store.jobs import Phase, StoredJob
 
 LAUNCHED: Final[dict[Phase, local.Phase]] = {Phase.PREPARING: "prepare", Phase.TRAINING: "train"}
@@ -38,8 +38,8 @@ class Runs:
         """The plan, and read-only links to what it reads. Blocking."""
         run = self.directory(job)
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, snapshot in job.inputs.items():
-            self.blobs.link(snapshot_files(snapshot), run / "inputs" / name)
+        for name, snapshot in job.snapshots.items():
+            self.blobs.link(snapshot.files, run / "inputs" / name)
         job.plan.write(run / "plan.json")
 
     def found(self, job: StoredJob) -> Identity | None:
@@ -58,7 +58,7 @@ class Runs:
             LAUNCHED[job.phase],
             job.attempt,
             [sys.executable, "-P", "-m", MODULES[job.phase], str(run)],
-            local.engine_environment({"TUNESMITH_ATTEMPT": str(job.attempt)}),
+            local.engine_environment({"TUNESMITH_ATTEMPT": str(job.attempt), VARIABLE: job.request_id}),
             grace_seconds=GRACE_SECONDS,
         )
 

@@ -9,18 +9,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import httpx
+from sqlalchemy import select
 
 from tunesmith.control import scheduler
 from tunesmith.control.adapters import AdapterService
+from tunesmith.control.analysis import Analysis
+from tunesmith.control.contents import Contents
 from tunesmith.control.deployments import DeploymentService, Reconciler
+from tunesmith.control.fetching import Fetching
 from tunesmith.control.filesets import FilesetService
+from tunesmith.control.garbage import Garbage
+from tunesmith.control.hub import Hub
 from tunesmith.control.jobs import JobService
 from tunesmith.control.models import ModelService
+from tunesmith.control.projects import ProjectService
 from tunesmith.control.routing import Routing
 from tunesmith.control.runs import Runs
+from tunesmith.control.secrets import Keys, SecretService, Vault
 from tunesmith.control.serving import ServingClient
+from tunesmith.control.sources.base import Sources
 from tunesmith.control.supervisor import Supervisor
-from tunesmith.control.workspaces import WorkspaceService
+from tunesmith.control.workspaces import Cleanup, WorkspaceService
 from tunesmith.settings import Settings
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
@@ -33,6 +42,10 @@ BUSY_SECONDS = 0.2
 IDLE_SECONDS = 5.0
 """Between two looks when nothing runs; a change wakes the loop at once."""
 LONGEST_BACKOFF_SECONDS = 60.0
+GARBAGE_SECONDS = 3600.0
+"""Between two rounds of garbage collection."""
+READY_SECONDS = 5.0
+"""What a database may take to say that it is there."""
 
 
 class _Item(Protocol):
@@ -51,23 +64,43 @@ class Services:
         self.settings = settings
         self.data_dir = DataDir(settings.data_dir)
         self.data_dir.lock()
-        self.database = Database(self.data_dir.database)
+        self.database = Database(settings.database_url or self.data_dir.database)
         self.blobs = Blobs(self.data_dir.blobs)
         self.http = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None), trust_env=False)  # noqa: S113
         self._stirred = asyncio.Event()
         self._reconcile = asyncio.Event()
+        self._analyse = asyncio.Event()
+        self._close = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.failures: dict[str, str] = {}
         """By loop and item: what its last turn raised, until a turn succeeds."""
 
+        keys = Keys(settings, self.data_dir)
+        self.vault = Vault(self.database, keys)
+        self.secrets = SecretService(self.database, keys)
+        sources = Sources(settings, self.vault)
+        self.contents = Contents(self.blobs, sources, self.database)
+        self.analysis = Analysis(self.database, self.contents)
         runs = Runs(self.data_dir, self.blobs)
-        self.supervisor = Supervisor(self.database, runs, self.blobs)
-        self.reconciler = Reconciler(self.database, self.blobs, self.data_dir, ServingClient(self.http))
-        self.workspaces = WorkspaceService(self.database)
-        self.filesets = FilesetService(self.database, self.blobs)
-        self.models = ModelService(self.database, self.blobs)
-        self.adapters = AdapterService(self.database, self._reconcile.set)
-        self.jobs = JobService(self.database, self.blobs, self.data_dir, self._stirred.set)
+        self.fetching = Fetching(self.contents)
+        self.supervisor = Supervisor(self.database, runs, self.blobs, self.fetching)
+        self.reconciler = Reconciler(
+            self.database, self.blobs, self.contents, self.data_dir, ServingClient(self.http), self.fetching
+        )
+        self.workspaces = WorkspaceService(self.database, self._close.set)
+        self.cleanup = Cleanup(self.workspaces, self.data_dir, self._stirred.set, self._reconcile.set)
+        self.projects = ProjectService(self.database)
+        self.filesets = FilesetService(self.database, self.blobs, self.contents, sources, self._analyse.set)
+        self.garbage = Garbage(self.database, self.blobs, self.data_dir, settings)
+        self.hub = Hub(self.filesets)
+        self.models = ModelService(
+            self.database,
+            remote_code=settings.allow_remote_code,
+            pending=self._analyse.set,
+            removed=self._reconcile.set,
+        )
+        self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
+        self.jobs = JobService(self.database, self.contents, self.data_dir, self._stirred.set)
         self.deployments = DeploymentService(self.database, self._reconcile.set)
         self.routing = Routing(self.database, self.reconciler)
 
@@ -75,9 +108,16 @@ class Services:
         """Start the loops; whatever an earlier server left running is taken up again."""
         jobs = _Turns("job", self.supervisor.turn, self.failures)
         deployments = _Turns("deployment", self.reconciler.turn, self.failures)
+        models = _Turns("model", self.analysis.turn, self.failures)
+        workspaces = _Turns("workspace", self.cleanup.turn, self.failures)
+        await self.workspaces.load()
+        await self.secrets.warn_of_lost_keys()
         self._loops = [
             asyncio.create_task(self._run(self._stirred, self._jobs, jobs), name="jobs"),
             asyncio.create_task(self._run(self._reconcile, self._deployments, deployments), name="deployments"),
+            asyncio.create_task(self._run(self._analyse, self._pending_models, models), name="models"),
+            asyncio.create_task(self._collect_garbage(), name="garbage"),
+            asyncio.create_task(self._run(self._close, self._closing_workspaces, workspaces), name="workspaces"),
         ]
 
     async def stop(self) -> None:
@@ -86,9 +126,21 @@ class Services:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self.reconciler.stop_all()
+        await self.fetching.close()
+        await self.contents.close()
         await self.http.aclose()
         self.database.close()
         self.data_dir.unlock()
+
+    async def not_ready(self) -> str | None:
+        """Why requests cannot be answered; None when the database answers."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self.database.read(lambda tx: tx.connection.scalar(select(1)))
+        except Exception as error:  # noqa: BLE001 the edge: whatever keeps the database from answering
+            log.warning("the database does not answer: %s", error)
+            return f"the database does not answer ({type(error).__name__})"
+        return None
 
     @property
     def loops_alive(self) -> dict[str, bool]:
@@ -104,6 +156,25 @@ class Services:
     async def _deployments(self) -> tuple[bool, Sequence[_Item]]:
         """All deployments: each is held against what is wanted."""
         return False, await self.reconciler.all()
+
+    async def _pending_models(self) -> tuple[bool, Sequence[_Item]]:
+        """The models whose checkpoints are to be read."""
+        return False, await self.analysis.pending()
+
+    async def _closing_workspaces(self) -> tuple[bool, Sequence[_Item]]:
+        """The workspaces that are being deleted."""
+        return False, await self.cleanup.all()
+
+    async def _collect_garbage(self) -> None:
+        """Delete what nothing needs any more, now and then."""
+        while True:
+            await asyncio.sleep(GARBAGE_SECONDS)
+            try:
+                log.info("garbage: %s", (await self.garbage.collect()).model_dump_json())
+                self.failures.pop("garbage", None)
+            except Exception as error:  # the edge: one failed round must not end the loop
+                self.failures["garbage"] = f"{type(error).__name__}: {error}"
+                log.exception("garbage: a round failed; the next one is in %d s", GARBAGE_SECONDS)
 
     async def _run(self, stirred: asyncio.Event, look: Look, turns: _Turns) -> None:
         """Look, take a turn with each item, and wait until something is stirred or it is time to look again."""
@@ -122,10 +193,14 @@ class Services:
 
 
 def refuse_twins(settings: Settings) -> None:
-    """ServerStartError when another server has the data directory: said before anything is started."""
+    """ServerStartError when another server has the data directory, or its keys cannot be used: said before anything
+    is started."""
     data_dir = DataDir(settings.data_dir)
     data_dir.lock()
-    data_dir.unlock()
+    try:
+        Keys(settings, data_dir)
+    finally:
+        data_dir.unlock()
 
 
 class _Turns:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.api.filesets import CreateFileset
 from tunesmith.api.jobs import DOWNLOAD, REGISTRATION, TRAINING, UPLOAD, JobStatus
+from tunesmith.control.fetching import ARRIVED, Fetching, here
 from tunesmith.control.jobs import WITH_PROCESS
 from tunesmith.control.launch.local import Exit, Identity
 from tunesmith.control.runs import Runs, recorded
@@ -42,10 +43,11 @@ STEP_OF = {Phase.PREPARING: DOWNLOAD, Phase.TRAINING: TRAINING}
 class Supervisor:
     """Takes turns with the jobs that have, or should have, a process."""
 
-    def __init__(self, database: Database, runs: Runs, blobs: Blobs) -> None:
+    def __init__(self, database: Database, runs: Runs, blobs: Blobs, fetching: Fetching) -> None:
         self.database = database
         self.runs = runs
         self.blobs = blobs
+        self.fetching = fetching
         self._rung: set[str] = set()
         """Jobs whose doorbell this server has rung."""
 
@@ -58,8 +60,11 @@ class Supervisor:
         identity = self.runs.found(job)
         if identity is None:
             if job.status == JobStatus.CANCELLING:
+                await self.fetching.drop(job.id)
                 await self.database.write(end, job.id, JobStatus.CANCELLED)
                 return True
+            if job.phase == Phase.PREPARING and not all(here(snapshot) for snapshot in job.snapshots.values()):
+                return await self._fetch(job)
             return await self._start(job)
         if job.keeper is None:
             await self.database.write(lambda tx: tx.jobs.set(job.id, keeper=recorded(identity)))
@@ -76,6 +81,21 @@ class Supervisor:
             return False
         await self._conclude(job, exit_)
         self._rung.discard(job.id)
+        return True
+
+    async def _fetch(self, job: StoredJob) -> bool:
+        """Some of its inputs are elsewhere: look how far they are; once here, the job reads exactly those bytes."""
+        try:
+            inputs = await self.fetching.look(job.id, job.snapshots)
+        except (TunesmithError, OSError) as error:
+            await self.database.write(end, job.id, JobStatus.ERROR, failure("DownloadError", str(error)))
+            return True
+        if inputs is None:
+            if news := self.fetching.news(job.id):
+                await self.database.write(lambda tx: tx.jobs.merge_details(job.id, DOWNLOAD, news))
+            return False
+        stored = {name: snapshot.as_json() for name, snapshot in inputs.items()}
+        await self.database.write(fetched, job.id, stored)
         return True
 
     async def _start(self, job: StoredJob) -> bool:
@@ -110,8 +130,9 @@ class Supervisor:
         """Make the artifact a fileset and an adapter; a name taken meanwhile ends the job, the artifact stays."""
         finished = Finished.model_validate(job.ending)
         try:
-            await asyncio.to_thread(self._adopt, job, finished)
-            await self.database.write(register, job.id, finished)
+            with self.blobs.hold(file.digest for file in finished.files):
+                await asyncio.to_thread(self._adopt, job, finished)
+                await self.database.write(register, job.id, finished)
         except (TunesmithError, OSError) as error:
             artifact = self.runs.directory(job) / "artifact"
             said = failure("CheckpointError", f"The result could not be registered: {error}", f"It lies in {artifact}.")
@@ -144,6 +165,13 @@ def apply(tx: Tx, job_id: str, offset: int, events: Sequence[Event], behind: int
     tx.jobs.set(job_id, events_offset=behind, ending=ending)
 
 
+def fetched(tx: Tx, job_id: str, inputs: dict[str, Any]) -> None:
+    """One transaction: all of a job's inputs are here; nothing happens when it has ended meanwhile."""
+    if tx.jobs.by_id(job_id).phase == Phase.PREPARING:
+        tx.jobs.set(job_id, inputs=inputs)
+        tx.jobs.merge_details(job_id, DOWNLOAD, {"phase": Phase.PREPARING, **ARRIVED})
+
+
 def queue(tx: Tx, job_id: str) -> None:
     """One transaction: the rows are ready, the job waits for a device; it stays active on the wire."""
     if tx.jobs.by_id(job_id).status == JobStatus.CANCELLING:
@@ -163,7 +191,7 @@ def register(tx: Tx, job_id: str, finished: Finished) -> None:
         return
     output = job.output
     description = job.output_description or f"Customized model from job {job.ref}"
-    fileset = tx.filesets.create(output.workspace, CreateFileset(name=output.name, description=description[:255]))
+    tx.filesets.create(output.workspace, CreateFileset(name=output.name, description=description[:255]))
     for file in finished.files:
         tx.filesets.put(output.workspace, output.name, file.path, file.digest, file.size)
     base = tx.models.row(job.model.workspace, job.model.name)
@@ -171,7 +199,8 @@ def register(tx: Tx, job_id: str, finished: Finished) -> None:
     tx.adapters.create(
         output,
         model_id=base["id"],
-        fileset_id=fileset.id,
+        model=job.model,
+        fileset=output,
         description=description,
         rank=lora.rank,
         alpha=lora.alpha,

@@ -58,6 +58,8 @@ class Started(Spoken):
     threads: int
     trained_parameters: int
     adapted_modules: int
+    request_id: str = ""
+    """Of the request that submitted the job; "" when nobody knows."""
 
 
 class Progress(Spoken):

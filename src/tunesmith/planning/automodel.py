@@ -50,12 +50,10 @@ def lower(spec: AutomodelSpec, facts: ModelFacts, *, run: str, model: str, chat_
     `run` is the job's id, `model` the base's `workspace/name`, `chat_template` the fileset's own ("" = checkpoint's).
     Invalid or NotBuilt name the field, the value, the rule and the way out.
     """
-    if facts.family not in TRAINABLE_FAMILIES:
-        known = ", ".join(sorted(TRAINABLE_FAMILIES))
-        raise NotBuilt(f"model: family '{facts.family}' of {model} cannot be trained yet; families built: {known}")
+    _refuse_what_cannot_be_trained(facts, model)
     _refuse_what_is_not_built(spec)
     lora = spec.training.lora or Lora()
-    limit = min(spec.training.max_seq_length, facts.context_size)
+    limit = min(spec.training.max_seq_length, facts.context_size or spec.training.max_seq_length)
     seed = DEFAULT_SEED if spec.schedule.seed is None else spec.schedule.seed
     plan = Plan(
         run=run,
@@ -117,6 +115,27 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
+def _refuse_what_cannot_be_trained(facts: ModelFacts, model: str) -> None:
+    if facts.is_reranker:
+        raise Invalid(
+            f"model: {model} ({facts.checkpoint_model_name}) scores texts (a reranker or classifier) and cannot be "
+            "fine-tuned; to rank by meaning, take an embedding model, else a causal language model"
+        )
+    if facts.is_embedding:
+        raise NotBuilt(
+            f"model: {model} ({facts.checkpoint_model_name}) is taken for an embedding model, by its name, files or "
+            "its class, and training one is not built yet; take a causal language model, or register it by another name"
+        )
+    if facts.family not in TRAINABLE_FAMILIES:
+        known = ", ".join(sorted(TRAINABLE_FAMILIES))
+        raise NotBuilt(f"model: family '{facts.family}' of {model} cannot be trained yet; families built: {known}")
+    if facts.quantization:
+        raise NotBuilt(
+            f"model: {model} is quantised ({facts.quantization}), and training on such weights is not built yet; "
+            "take the unquantised checkpoint"
+        )
+
+
 def _refuse_what_is_not_built(spec: AutomodelSpec) -> None:
     for capability in CAPABILITIES:
         if capability.dialect != "automodel":
@@ -169,7 +188,7 @@ _IDLE_FOR_SFT = (
 def _warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
     plain = type(spec.training)()
     said = []
-    if spec.training.max_seq_length > facts.context_size:
+    if facts.context_size and spec.training.max_seq_length > facts.context_size:
         said.append(
             f"training.max_seq_length ({spec.training.max_seq_length}) is above the model's context "
             f"({facts.context_size}); rows are cut at {facts.context_size} tokens"

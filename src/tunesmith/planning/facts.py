@@ -1,38 +1,62 @@
 """What a checkpoint says about itself, read from its configuration and the headers of its safetensors files.
 
-Pure: control reads the bytes, this room reads the meaning.
+Pure: control reads the bytes, this room reads the meaning::
+
+    facts(config, tensors, chat_template, names=("meta/llama-3.2-1b",), files=("config.json", "1_Pooling/config.json"))
+
+`tensors` is the union of the headers of `headers.weight_files(...)`, None where there are none (a checkpoint in .bin).
 """
 
 from __future__ import annotations
 
-import json
-import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tunesmith.errors import Invalid
+from tunesmith.api.models import MambaConfig, MoeConfig
+from tunesmith.planning import hints
+from tunesmith.planning.config import (
+    ACTIVE_EXPERTS,
+    CONTEXT,
+    EXPERT_FFN,
+    EXPERT_LIMIT,
+    EXPERTS,
+    FFN,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    SHARED_EXPERTS,
+    Config,
+)
+from tunesmith.planning.elders import falcon_kv_heads
+from tunesmith.planning.families import ENCODERS, FAMILIES
+from tunesmith.planning.headers import Tensor
+from tunesmith.planning.layout import Linear
+from tunesmith.planning.mixtures import hybrid_layers
+from tunesmith.planning.parameters import layout_of, measure
 
-HEADER_LIMIT = 100 << 20
-"""Bytes a safetensors header may have; the format's own limit."""
+__all__ = ["TRAINABLE_FAMILIES", "Linear", "ModelFacts", "facts"]
 
-PRECISIONS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "U8": "int4"}
+PRECISIONS = {
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "I8": "int8",
+    "U8": "int4",
+    "I32": "int4",
+    "F8_E4M3": "float8",
+    "F8_E5M2": "float8",
+}
 
 # Decoders that the engine trains: transformers' model_type.
 TRAINABLE_FAMILIES = frozenset({"llama"})
 
-_HEAD = ("lm_head", "embed_out", "output")
-_EMBEDDING = ("embed_tokens", "wte", "word_embeddings", "embeddings")
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear module: y = W x with W of shape [out_features, in_features]."""
-
-    name: str
-    in_features: int
-    out_features: int
+_STATE_SPACE = ("ssm_state_size", "mamba_d_state", "state_size")
+_SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
+_GATED_ACTIVATIONS = ("silu", "swish", "swiglu", "geglu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +65,16 @@ class ModelFacts:
 
     checkpoint_model_name: str
     family: str
+    """transformers' model_type, of the whole checkpoint where it also sees or hears."""
     num_layers: int
     hidden_size: int
     num_attention_heads: int
+    """0 in a model without attention."""
     num_kv_heads: int
     ffn_hidden_size: int
     vocab_size: int
-    context_size: int
+    context_size: int | None
+    """null where the configuration sets no limit."""
     tied_embeddings: bool
     gated_mlp: bool
     parameters: int
@@ -55,85 +82,164 @@ class ModelFacts:
     chat_template: str
     """Jinja source; "" when the checkpoint has none."""
     linears: tuple[Linear, ...]
-    """All linear modules that can be adapted: every one but the output head."""
+    """All linear modules that can be adapted: every one but output head, routers and routed experts."""
+    is_embedding: bool = False
+    """Made to turn texts into vectors."""
+    is_reranker: bool = False
+    """A sequence classifier or cross-encoder: scores texts, generates nothing."""
+    quantization: str = ""
+    """`mxfp4`, `bitsandbytes`, `gptq`, `awq`, `fp8`, ...; "" when the weights are stored as they are."""
+    moe: MoeConfig | None = None
+    mamba: MambaConfig | None = None
+    sliding_window: int | None = None
+    """Tokens that an attention with a window looks back."""
+    minimum_gpus_all_weights: int | None = None
+    """GPUs of 80 GB that training all weights takes at least."""
+    minimum_gpus_lora: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One entry of a safetensors header."""
+def facts(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | None,
+    chat_template: str = "",
+    *,
+    names: Iterable[str] = (),
+    files: Iterable[str] = (),
+) -> ModelFacts:
+    """The facts of a checkpoint; Invalid names the key of config.json that is missing or wrong.
 
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def read_header(head: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors that a safetensors file starting with `head` holds; Invalid when it is not one or `head` is short.
-
-    Format: 8 bytes little-endian length n, then n bytes of JSON {name: {dtype, shape, data_offsets}}.
+    `names` are what the model is called (entity, repository): "embed" in one of them makes it an embedding model;
+    `files` the paths of the fileset, of which those of sentence-transformers say the same.
     """
-    if len(head) < 8:
-        raise Invalid(f"{name}: not a safetensors file (only {len(head)} bytes)")
-    (length,) = struct.unpack("<Q", head[:8])
-    if length > HEADER_LIMIT or len(head) < 8 + length:
-        raise Invalid(f"{name}: not a safetensors file, or cut short (its header claims {length} bytes)")
-    try:
-        entries = json.loads(head[8 : 8 + length])
-        return {
-            key: Tensor(value["dtype"], tuple(value["shape"]))
-            for key, value in entries.items()
-            if key != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Invalid(f"{name}: its safetensors header cannot be read ({error})") from None
-
-
-def facts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], chat_template: str) -> ModelFacts:
-    """The facts of a decoder; Invalid names the key of config.json that is missing or wrong."""
-    text = config.get("text_config") or config
-    heads = _whole(text, "num_attention_heads", "n_head")
-    architectures = config.get("architectures") or [config.get("_name_or_path", "unknown")]
-    kinds = [tensor.dtype for name, tensor in tensors.items() if len(tensor.shape) > 1] or ["F32"]
+    tensors = tensors or {}
+    asked = Config(config)
+    family = FAMILIES.get(asked.family)
+    asked = asked.with_defaults(family.defaults if family else {})
+    quantization = _quantization(asked)
+    precision = _precision(asked, tensors, quantization)
+    heads = asked.whole(*HEADS, default=None if family else 0, least=0)
+    layers = asked.whole(*LAYERS, default=len(hybrid_layers(asked)) or None, most=10_000)
+    parameters, linears = measure(asked, tensors, quantization)
+    is_reranker = _is_reranker(asked)
+    each = hints.activation_bytes(layers, asked.hidden, asked.vocab)
     return ModelFacts(
-        checkpoint_model_name=str(architectures[0]),
-        family=str(config.get("model_type", "unknown")).lower(),
-        num_layers=_whole(text, "num_hidden_layers", "n_layer"),
-        hidden_size=_whole(text, "hidden_size", "n_embd"),
+        checkpoint_model_name=asked.architecture,
+        family=asked.family if asked.outer_family == "unknown" else asked.outer_family,
+        num_layers=layers,
+        hidden_size=asked.hidden,
         num_attention_heads=heads,
-        num_kv_heads=_whole(text, "num_key_value_heads", default=heads),
-        ffn_hidden_size=_whole(text, "intermediate_size", "n_inner"),
-        vocab_size=_whole(text, "vocab_size"),
-        context_size=_whole(text, "max_position_embeddings", "n_positions"),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        gated_mlp=any("gate_proj" in name or "gate_up_proj" in name for name in tensors),
-        parameters=sum(prod(tensor.shape) for tensor in tensors.values()),
-        precision=PRECISIONS.get(max(set(kinds), key=kinds.count), "float32"),
+        num_kv_heads=falcon_kv_heads(asked)
+        if asked.family == "falcon"
+        else asked.whole(*KV_HEADS, default=heads, least=0),
+        ffn_hidden_size=_ffn(asked),
+        vocab_size=asked.vocab,
+        context_size=asked.maybe(*CONTEXT),
+        tied_embeddings=asked.tied,
+        gated_mlp=family.gated if family else _is_gated(asked, tensors),
+        parameters=parameters,
+        precision=precision,
         chat_template=chat_template,
-        linears=tuple(_linears(tensors)),
+        linears=linears,
+        is_embedding=not is_reranker and _is_embedding(asked, names, files),
+        is_reranker=is_reranker,
+        quantization=quantization,
+        moe=_moe(asked, tensors, layers),
+        mamba=_mamba(asked, layers, heads),
+        sliding_window=_sliding_window(asked),
+        minimum_gpus_all_weights=hints.minimum_gpus(hints.all_weights_bytes(parameters), each),
+        minimum_gpus_lora=hints.minimum_gpus(hints.lora_bytes(parameters, linears, precision), each),
     )
 
 
-def _linears(tensors: Mapping[str, Tensor]) -> Iterable[Linear]:
-    """Two-dimensional weights that are neither an embedding nor the output head, in the order of the layers."""
-    for name in sorted(tensors, key=_natural):
-        shape = tensors[name].shape
-        module, _, kind = name.rpartition(".")
-        last = module.rpartition(".")[2]
-        if kind == "weight" and len(shape) == 2 and last not in _HEAD and last not in _EMBEDDING:
-            yield Linear(module, in_features=shape[1], out_features=shape[0])
+def _ffn(config: Config) -> int:
+    if config.family in ("gpt2", "falcon"):
+        return config.whole(*FFN, default=4 * config.hidden)
+    return config.whole(*FFN, *EXPERT_FFN, default=None if config.family in FAMILIES else 0, least=0)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key in which layer 10 comes after layer 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+def _quantization(config: Config) -> str:
+    asked = config.quantization
+    if not asked:
+        return ""
+    method = Config(asked).text("quant_method")
+    return method.lower() or ("bitsandbytes" if asked.get("load_in_4bit") or asked.get("load_in_8bit") else "unknown")
 
 
-def _whole(config: Mapping[str, Any], *keys: str, default: int | None = None) -> int:
-    for key in keys:
-        value = config.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-        if value is not None:
-            raise Invalid(f"config.json: '{key}' must be a whole number above 0, not {value!r}")
-    if default is not None:
-        return default
-    raise Invalid(f"config.json: '{keys[0]}' is missing")
+def _precision(config: Config, tensors: Mapping[str, Tensor], quantization: str) -> str:
+    """Of the stored weights: as quantised, else the type of most elements, else as the configuration says."""
+    if quantization in ("mxfp4", "nvfp4"):
+        return "int4"
+    if quantization == "bitsandbytes":
+        return "int8" if config.quantization.get("load_in_8bit") is True else "int4"
+    if quantization in ("gptq", "awq"):
+        return f"int{Config(config.quantization).whole('bits', 'w_bit', default=4, most=8)}"
+    if "fp8" in quantization:
+        return "float8"
+    elements: Counter[str] = Counter()
+    for tensor in tensors.values():
+        if tensor.dtype in PRECISIONS and len(tensor.shape) > 1:
+            elements[PRECISIONS[tensor.dtype]] += prod(tensor.shape)
+    if elements:
+        return elements.most_common(1)[0][0]
+    named = (config.text("dtype") or config.text("torch_dtype")).removeprefix("torch.")
+    return named if named in PRECISIONS.values() else "float32"
+
+
+def _is_gated(config: Config, tensors: Mapping[str, Tensor]) -> bool:
+    if tensors:
+        return any("gate_proj" in name or "gate_up_proj" in name or ".w3." in name for name in tensors)
+    return (config.text("hidden_act") or config.text("activation_function")) in _GATED_ACTIVATIONS
+
+
+def _is_embedding(config: Config, names: Iterable[str], files: Iterable[str]) -> bool:
+    return (
+        any("embed" in name.lower() for name in (*names, config.architecture))
+        or any(file in _SENTENCE_TRANSFORMERS or file.startswith("1_Pooling/") for file in files)
+        or config.outer_family in ENCODERS
+    )
+
+
+def _is_reranker(config: Config) -> bool:
+    return (
+        config.architecture.endswith("ForSequenceClassification")
+        or "CrossEncoder" in config.architecture
+        or config.outer("sbert_ce_default_activation_function") is not None
+    )
+
+
+def _moe(config: Config, tensors: Mapping[str, Tensor], layers: int) -> MoeConfig | None:
+    experts = config.whole(*EXPERTS, default=0, least=0, most=EXPERT_LIMIT)
+    sparse = {name.partition(".experts.")[0] for name in tensors if ".experts." in name}
+    if experts < 2 or (config.family == "nemotron_h" and "moe" not in hybrid_layers(config)):
+        return None
+    layout = None if sparse else layout_of(config)
+    always = config.maybe(*SHARED_EXPERTS) or int(config.maybe("shared_expert_intermediate_size") is not None)
+    return MoeConfig(
+        num_experts=experts,
+        num_experts_per_tok=config.whole(*ACTIVE_EXPERTS, default=1),
+        num_expert_layers=len(sparse) or (layout.sparse_layers if layout else layers),
+        expert_ffn_size=config.maybe(*EXPERT_FFN) or config.maybe(*FFN),
+        num_shared_experts=always,
+    )
+
+
+def _mamba(config: Config, layers: int, heads: int) -> MambaConfig | None:
+    state = config.maybe(*_STATE_SPACE)
+    if state is None:
+        return None
+    kinds = hybrid_layers(config)
+    return MambaConfig(
+        is_hybrid=heads > 0,
+        num_mamba_layers=kinds.count("mamba") if kinds else layers,
+        num_attention_layers=kinds.count("attention"),
+        num_mlp_layers=kinds.count("mlp"),
+        state_size=state,
+        conv_kernel=config.whole("conv_kernel", "mamba_d_conv", "d_conv", default=4),
+    )
+
+
+def _sliding_window(config: Config) -> int | None:
+    if not config.flag("use_sliding_window", default=True):
+        return None
+    kinds = config.texts("layer_types")
+    return None if kinds and "sliding_attention" not in kinds else config.maybe("sliding_window", "local_attention")

@@ -202,6 +202,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, status = time.monotonic(), 0
+        cause = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -212,7 +213,8 @@ class Gate:
         try:
             await self._through(scope, receive, noting)
         finally:
-            log.info("%s %s %d %.3f s", scope["method"], scope["path"], status, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            log.info("%s %s %d %.3f s [%s]", scope["method"], scope["path"], status, seconds, cause)
 
     async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = dict(scope["headers"]).get(b"authorization", b"")

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunesmith.settings import Settings
 
+WELCOME_KEPT = 64
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -24,6 +25,8 @@ class Door:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self._welcome: set[bytes | None] = set()
+        """Host headers that were looked at and are ours."""
         self.names = {"localhost", socket.gethostname().lower(), settings.host.lower(), *settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,17 +35,26 @@ class Door:
         await (refusal or self.app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        host = _hostname(headers.get("host", ""))
-        if not self._is_ours(host):
-            reason = (
-                f"Host '{host[:80]}' is not a name of this server; add it to TUNESMITH_ALLOWED_HOSTS if it should be"
-            )
-            return JSONResponse({"detail": reason}, 400)
-        if scope["method"] in SAFE_METHODS:
+        host_header = origin_header = site = None
+        for key, value in scope["headers"]:
+            if key == b"host":
+                host_header = value
+            elif key == b"origin":
+                origin_header = value
+            elif key == b"sec-fetch-site":
+                site = value
+        if host_header not in self._welcome:
+            host = _hostname((host_header or b"").decode("latin-1"))
+            if not self._is_ours(host):
+                reason = f"Host '{host[:80]}' is not a name of this server; add it to TUNESMITH_ALLOWED_HOSTS if so"
+                return JSONResponse({"detail": reason}, 400)
+            if len(self._welcome) < WELCOME_KEPT:
+                self._welcome.add(host_header)
+        if scope["method"] in SAFE_METHODS or (origin_header is None and site is None):
             return None
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site") == "cross-site" or (origin is not None and not self._is_same(origin, host)):
+        host = _hostname((host_header or b"").decode("latin-1"))
+        origin = None if origin_header is None else origin_header.decode("latin-1")
+        if site == b"cross-site" or (origin is not None and not self._is_same(origin, host)):
             reason = f"A page of another origin ({(origin or 'unknown')[:80]}) may not change anything here"
             return JSONResponse({"detail": reason}, 403)
         return None
@@ -58,7 +70,7 @@ class Door:
         return True
 
     def _is_same(self, origin: str, host: str) -> bool:
-        name = urlsplit(origin).hostname or ""
+        name = _hostname(origin.partition("://")[2])
         return name == host or (name in self.names and host in self.names)
 
 

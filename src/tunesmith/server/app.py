@@ -9,11 +9,28 @@ from fastapi import FastAPI
 
 from tunesmith import __version__
 from tunesmith.control.services import Services
-from tunesmith.server import adapters, deployments, errors, filesets, gateway, health, jobs, models, workspaces
+from tunesmith.server import (
+    adapters,
+    deployments,
+    errors,
+    filesets,
+    gateway,
+    health,
+    hub,
+    jobs,
+    manual,
+    models,
+    projects,
+    secrets,
+    workspaces,
+)
 from tunesmith.server.access import Door
+from tunesmith.server.body import Body
+from tunesmith.server.logs import Requests
 from tunesmith.settings import Settings
 
-ROUTERS = (health, workspaces, filesets, models, adapters, jobs, deployments, gateway)
+ROUTERS = (models, adapters, filesets, jobs, health, workspaces, projects, secrets, hub, deployments, gateway, manual)
+"""In the order in which a request is held against them: what is asked for most often comes first."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -34,9 +51,14 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Your data and a base model in, a model that answers out.",
         lifespan=life,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own page needs other machines; ours is in manual.py
+        redoc_url=None,
+        responses=errors.RESPONSES,
     )
     for room in ROUTERS:
         app.include_router(room.router)
     errors.install(app)
+    app.add_middleware(Body)
     app.add_middleware(Door, settings=settings)
+    app.add_middleware(Requests)  # added last, so it stands in front
     return app

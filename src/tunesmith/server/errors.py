@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from tunesmith.errors import TunesmithError
 
-log = logging.getLogger(__name__)
+ERRORS_SHOWN = 100
+LONGEST_INPUT = 1000
+"""Characters of JSON of an input that a 422 repeats."""
+HIDDEN = "(not repeated)"
+_CREDENTIAL = re.compile(r"(^|_)(key|token|password|passphrase|credentials?)$", re.IGNORECASE)
+_SECRETS = "/apis/secrets/"
+
+
+class Refusal(BaseModel):
+    """Every answer that is not what was asked for."""
+
+    detail: str | dict[str, Any]
+    """What was refused and why: the field, the value, the rule and the way out."""
+
+
+class WrongField(BaseModel):
+    """One field that breaks a rule."""
+
+    type: str
+    """pydantic's code of the rule, such as `missing` or `extra_forbidden`."""
+    loc: list[str | int]
+    """`body`, `query` or `path`, then the way to the field."""
+    msg: str
+    input: Any = None
+    """What was sent, unless it is long or may be a credential."""
+    ctx: dict[str, Any] | None = None
+
+
+class InvalidRequest(BaseModel):
+    """The request breaks a rule: a list where fields do, a text where the rule is about more than one."""
+
+    detail: list[WrongField] | str
+
+
+WAYS: dict[int, str] = {
+    400: "The query, filter, path or reference cannot be understood.",
+    403: "Not allowed here, or from the page that asks.",
+    404: "What was named does not exist.",
+    409: "Collides with what exists; repeating it will not help.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    502: "A server that this was passed on to could not be reached, or refused.",
+    503: "Not now; the same request will do a little later.",
+    507: "The disk is full; nothing was stored.",
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": Refusal, "description": text} for status, text in WAYS.items()},
+    422: {"model": InvalidRequest, "description": "The request can be read but breaks a rule."},
+}
+"""What every route may answer, for OpenAPI."""
 
 
 def install(app: FastAPI) -> None:
-    """Answer domain errors and surprises; request validation keeps FastAPI's own 422 list, which is the wire's."""
+    """Answer domain errors and broken rules; what nobody expects is answered by `logs.Requests`."""
 
     @app.exception_handler(TunesmithError)
     async def refuse(_request: Request, error: TunesmithError) -> JSONResponse:
@@ -22,7 +77,33 @@ def install(app: FastAPI) -> None:
             headers["retry-after"] = "1"
         return JSONResponse({"detail": error.message}, error.status, headers=headers)
 
-    @app.exception_handler(Exception)
-    async def surprise(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return JSONResponse({"detail": "An unexpected error occurred."}, 500)
+    @app.exception_handler(RequestValidationError)
+    async def name_the_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+        secret = request.url.path.startswith(_SECRETS)
+        return JSONResponse({"detail": _wrong_fields(error.errors()[:ERRORS_SHOWN], secret)}, 422)
+
+
+def _wrong_fields(errors: Sequence[Mapping[str, Any]], secret: bool) -> list[dict[str, Any]]:
+    """The list of a 422; with `secret` no input is repeated."""
+    shown = []
+    for error in errors:
+        wrong = {key: error[key] for key in ("type", "loc", "msg", "input", "ctx") if key in error}
+        hidden = secret or any(isinstance(part, str) and _CREDENTIAL.search(part) for part in error["loc"])
+        wrong["input"] = HIDDEN if hidden else _short(jsonable_encoder(error.get("input")))
+        shown.append(jsonable_encoder(wrong))
+    return shown
+
+
+def _short(value: Any) -> Any:
+    """`value` without credentials, or how long it is where it is long."""
+    value = _without_credentials(value)
+    length = len(json.dumps(value))
+    return value if length <= LONGEST_INPUT else f"({length} characters, not repeated)"
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: HIDDEN if _CREDENTIAL.search(key) else _without_credentials(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(item) for item in value]
+    return value

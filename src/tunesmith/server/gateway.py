@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from tunesmith.api import paths
 from tunesmith.api.deployments import GatewayModel, GatewayModels
+from tunesmith.control.request_id import HEADER, REQUEST_ID
 from tunesmith.control.routing import Target
 from tunesmith.errors import BadRequest, NotFound, Upstream
 from tunesmith.server.services import House
@@ -99,7 +100,7 @@ async def _pass_on(house: House, target: Target, uri: str, body: dict[str, Any],
         "POST",
         f"{target.endpoint.url}/{uri}",
         json={**body, "model": target.served_id},
-        headers=target.endpoint.headers,
+        headers={**target.endpoint.headers, HEADER: REQUEST_ID.get()},
     )
     try:
         answer = await house.http.send(request, stream=True)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from tunesmith.api import paths
-from tunesmith.api.base import Page, ShortPageRequest
+from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.jobs import (
+    JOBS,
     AutomodelJob,
     CreateAutomodelJob,
     Job,
-    JobPageRequest,
     JobState,
     LogPage,
     LogRequest,
 )
+from tunesmith.server.paging import page_request
 from tunesmith.server.services import House
 
 router = APIRouter(tags=["jobs"])
+
+Asked = Annotated[PageRequest, Depends(page_request(JOBS))]
 
 
 @router.post(paths.AUTOMODEL_JOBS, status_code=201)
@@ -29,9 +32,7 @@ async def create_automodel_job(workspace: str, asked: CreateAutomodelJob, house:
 
 
 @router.get(paths.AUTOMODEL_JOBS, response_model_exclude_none=True)
-async def list_automodel_jobs(
-    workspace: str, asked: Annotated[ShortPageRequest, Query()], house: House
-) -> Page[AutomodelJob]:
+async def list_automodel_jobs(workspace: str, asked: Asked, house: House) -> Page[AutomodelJob]:
     """One page of a workspace's automodel jobs."""
     return await house.jobs.page_automodel(workspace, asked)
 
@@ -50,7 +51,7 @@ async def cancel_automodel_job(workspace: str, name: str, house: House) -> Autom
 
 
 @router.get(paths.JOBS, response_model_exclude_none=True)
-async def list_jobs(workspace: str, asked: Annotated[JobPageRequest, Query()], house: House) -> Page[Job]:
+async def list_jobs(workspace: str, asked: Asked, house: House) -> Page[Job]:
     """One page of a workspace's jobs."""
     return await house.jobs.page(workspace, asked)
 

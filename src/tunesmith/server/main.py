@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -12,8 +13,11 @@ import uvicorn
 
 from tunesmith.control.services import refuse_twins
 from tunesmith.errors import ServerStartError
+from tunesmith.server import logs
 from tunesmith.server.app import create_app
-from tunesmith.settings import Settings
+from tunesmith.settings import Settings, unknown_variables
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 512
 GRACE_SECONDS = 5
@@ -28,8 +32,10 @@ def say(text: str) -> None:
 
 def serve(settings: Settings, announce: Callable[[str], object] = say) -> None:
     """Serve until SIGINT or SIGTERM. ServerStartError when the port or the data directory is taken."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    os.umask(0o077)  # what is written from here on, by this process and by engines, is this user's alone
+    logs.set_up(settings)
+    for sentence in unknown_variables():
+        log.warning(sentence)
     refuse_twins(settings)
     listening = _listen(settings)
     config = uvicorn.Config(

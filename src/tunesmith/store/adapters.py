@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import ColumnElement, RowMapping, or_, select
 
-from tunesmith.api.base import Page, PageRequest, paged
-from tunesmith.api.models import Adapter, LoraConfig, UpdateAdapter
-from tunesmith.refs import Ref
+from tunesmith.api.base import Page, PageRequest
+from tunesmith.api.filters import Op, Test
+from tunesmith.api.models import Adapter, FinetuningType, LoraConfig, UpdateAdapter
+from tunesmith.errors import Conflict
+from tunesmith.refs import Ref, check_name
 from tunesmith.store.filesets import Filesets, Snapshot
-from tunesmith.store.ids import now
+from tunesmith.store.filtering import condition
 from tunesmith.store.rows import Named
 from tunesmith.store.tables import adapters, filesets, models
 
@@ -25,9 +27,22 @@ class ServableAdapter:
     snapshot: Snapshot
 
     @property
+    def fetched(self) -> bool:
+        """Whether all its bytes are here; only then it has a served name."""
+        return all(file.digest for file in self.snapshot.files)
+
+    @property
     def served_name(self) -> str:
         """Under which a serving process knows it: its identity is its digest."""
         return f"{self.ref.workspace}--{self.ref.name}@{self.snapshot.digest[:16]}"
+
+
+def _of_model(op: Op, value: Any) -> ColumnElement[bool]:
+    """`workspace/name`, or the bare name of a model in the adapter's own workspace."""
+    asked = condition(Test("model", op, value), {"model": adapters.c.model_ref})
+    if op is not Op.EQ or value is None or "/" in str(value):
+        return asked
+    return or_(asked, adapters.c.model_ref == adapters.c.workspace + "/" + str(value))
 
 
 class Adapters(Named):
@@ -37,65 +52,90 @@ class Adapters(Named):
     kind = "adapter"
     missing = "Adapter '{name}' not found in workspace '{workspace}'"
     twin = "Model adapter already exists: {workspace}/{name}"
+    filterable = {
+        "model": _of_model,
+        "fileset": adapters.c.fileset_ref,
+        "finetuning_type": adapters.c.finetuning_type,
+        "enabled": adapters.c.enabled,
+        "lora_config.rank": adapters.c.rank,
+        "lora_config.alpha": adapters.c.alpha,
+    }
 
     def create(
-        self, ref: Ref, *, model_id: str, fileset_id: str, description: str | None, rank: int, alpha: int
-    ) -> None:
-        """A new, enabled LoRA adapter in its base model's workspace."""
-        self.insert(
+        self,
+        ref: Ref,
+        *,
+        model_id: str,
+        model: Ref,
+        fileset: Ref,
+        description: str | None,
+        rank: int | None,
+        alpha: float | None,
+        finetuning_type: FinetuningType = "lora",
+        enabled: bool = True,
+        project: str | None = None,
+    ) -> Adapter:
+        """A new adapter of `model`; Conflict when an adapter or a model has its name."""
+        check_name(ref.name)
+        if (twin := self.find_row(ref.workspace, ref.name)) is not None:
+            raise Conflict(f"Model adapter already exists: {twin['model_ref']}/{ref.name}")
+        taken = select(models.c.id).where(models.c.workspace == ref.workspace, models.c.name == ref.name)
+        if self.connection.execute(taken).first() is not None:
+            raise Conflict(f"A model '{ref}' exists; an adapter of that name could not be told from it")
+        row = self.insert(
             ref.workspace,
             ref.name,
             description=description,
+            project=project,
             model_id=model_id,
-            fileset_id=fileset_id,
-            finetuning_type="lora",
-            enabled=True,
+            model_ref=str(model),
+            fileset_ref=str(fileset),
+            finetuning_type=finetuning_type,
+            enabled=enabled,
             rank=rank,
             alpha=alpha,
         )
+        return _adapter(row)
 
     def get(self, workspace: str, name: str) -> Adapter:
         """The adapter; NotFound without it."""
-        (adapter,) = self.read([self.row(workspace, name)])
-        return adapter
+        return _adapter(self.row(workspace, name))
 
     def page(self, workspace: str, asked: PageRequest) -> Page[Adapter]:
         """One page of a workspace's adapters."""
-        rows, total = self.page_rows(workspace, asked)
-        return paged(self.read(rows), total, asked)
+        return self.page_of(workspace, asked, self.read)
 
-    def update(self, workspace: str, name: str, asked: UpdateAdapter) -> Adapter:
-        """Change what is given; NotFound without the adapter."""
+    def update(self, workspace: str, name: str, asked: UpdateAdapter, **read: Any) -> Adapter:
+        """Change what is given; `read` are columns that another fileset's files say. NotFound without the adapter."""
         row = self.row(workspace, name)
-        changes = asked.model_dump(exclude_none=True)
-        if changes:
-            statement = update(adapters).where(adapters.c.id == row["id"])
-            self.connection.execute(statement.values(**changes, updated_at=now()))
-        return self.get(workspace, name)
+        changes = {**asked.model_dump(exclude_none=True, exclude={"fileset"}), **read}
+        return _adapter(self.change(row, **changes) if changes else row)
 
     def servable(self, model: Ref) -> list[ServableAdapter]:
-        """The enabled adapters of a model, with the bytes that each stands for now."""
-        query = (
-            select(adapters.c.workspace, adapters.c.name, filesets.c.workspace, filesets.c.name)
-            .join(models, models.c.id == adapters.c.model_id)
-            .join(filesets, filesets.c.id == adapters.c.fileset_id)
-            .where(models.c.workspace == model.workspace, models.c.name == model.name, adapters.c.enabled)
-        )
+        """The enabled adapters of a model whose filesets are there, with the bytes that each stands for now."""
+        there = select(filesets.c.id).where(
+            filesets.c.workspace + "/" + filesets.c.name == adapters.c.fileset_ref
+        )  # a fileset that was deleted takes its adapter out of service, and no other
+        query = select(adapters).where(adapters.c.model_ref == str(model), adapters.c.enabled, there.exists())
         held = Filesets(self.connection)
         return [
-            ServableAdapter(Ref(row[0], row[1]), held.snapshot(Ref(row[2], row[3])))
-            for row in self.connection.execute(query)
+            ServableAdapter(Ref(row["workspace"], row["name"]), held.snapshot(Ref.unchecked(row["fileset_ref"])))
+            for row in self.connection.execute(query.order_by(adapters.c.created_at)).mappings().all()
         ]
 
     def read(self, rows: Iterable[RowMapping]) -> list[Adapter]:
         """Rows of the table as the wire sees them."""
-        return [Adapter.model_validate({**row, **self._referred(row)}) for row in rows]
+        return [_adapter(row) for row in rows]
 
-    def _referred(self, row: RowMapping) -> Mapping[str, Any]:
-        named = {}
-        for key, table, wanted in (("model", models, "model_id"), ("fileset", filesets, "fileset_id")):
-            found = self.connection.execute(
-                select(table.c.workspace, table.c.name).where(table.c.id == row[wanted])
-            ).one()
-            named[key] = f"{found.workspace}/{found.name}"
-        return {**named, "lora_config": LoraConfig(rank=row["rank"], alpha=row["alpha"]) if row["rank"] else None}
+
+def _adapter(row: RowMapping) -> Adapter:
+    rank, alpha = row["rank"], row["alpha"]
+    whole = int(alpha) if alpha is not None and float(alpha).is_integer() else alpha
+    return Adapter.model_validate(
+        {
+            **row,
+            "model": row["model_ref"],
+            "fileset": row["fileset_ref"],
+            "lora_config": LoraConfig(rank=rank, alpha=whole) if rank else None,
+        }
+    )

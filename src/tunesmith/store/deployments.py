@@ -71,6 +71,7 @@ class Deployments:
             workspace,
             check_name(asked.name),
             description=asked.description,
+            project=asked.project,
             engine=asked.engine,
             model_spec=asked.model_spec.model_dump(mode="json"),
             executor_config=asked.executor_config.model_dump(mode="json"),
@@ -93,11 +94,12 @@ class Deployments:
 
     # -- deployments -----------------------------------------------------------------------------------------------
 
-    def create(self, ref: Ref, config: DeploymentConfig, model: Ref) -> ModelDeployment:
+    def create(self, ref: Ref, config: DeploymentConfig, model: Ref, project: str | None) -> ModelDeployment:
         """A new deployment of `model`, which the reconciler will bring up."""
         row = self._deployments.insert(
             ref.workspace,
             check_name(ref.name, limit=DEPLOYMENT_NAME_LIMIT),
+            project=project,
             config_id=config.id,
             model_ref=str(model),
             lora_enabled=config.model_spec.lora_enabled,

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, RowMapping, func, not_, select, true, update
 
-from tunesmith.api.base import JsonObject, Page, PageRequest, paged
-from tunesmith.api.jobs import FINAL, STEPS, AutomodelJob, Job, JobPageRequest, JobState, JobStatus, Step, Task
-from tunesmith.errors import Conflict
+from tunesmith.api.base import JsonObject, Page, PageRequest
+from tunesmith.api.filters import Op, Test
+from tunesmith.api.jobs import FINAL, STEPS, AutomodelJob, Job, JobState, JobStatus, Step, Task
+from tunesmith.errors import BadRequest, Conflict
 from tunesmith.handoff.plan import Plan
 from tunesmith.refs import Ref
+from tunesmith.store.filesets import Snapshot
+from tunesmith.store.filtering import condition
 from tunesmith.store.ids import hexadecimal, new_id, now
-from tunesmith.store.rows import Named
+from tunesmith.store.rows import Named, upsert
 from tunesmith.store.tables import job_steps, jobs, metrics
 
 SHOWN_POINTS = 500
@@ -61,6 +63,13 @@ class StoredJob:
     events_offset: int
     keeper: Mapping[str, Any] | None
     ending: Mapping[str, Any] | None
+    request_id: str
+    """Of the request that submitted it; "" when nobody knows."""
+
+    @property
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The inputs, read back."""
+        return {name: Snapshot.of_json(stored) for name, stored in self.inputs.items()}
 
 
 class Jobs(Named):
@@ -69,6 +78,11 @@ class Jobs(Named):
     table = jobs
     kind = "platform-job"
     missing = "Job '{name}' not found in workspace '{workspace}'."
+    filterable = {
+        "status": lambda op, value: _status(op, value),
+        "source": lambda op, value: _source(op, value),
+        "backend": jobs.c.backend,
+    }
     twin = (
         "Job '{name}' already exists in workspace '{workspace}'. "
         "Choose a different job name or delete the existing job before creating a new one."
@@ -103,20 +117,14 @@ class Jobs(Named):
         row = self.row(workspace, name)
         return JobState.model_validate({**row, **self._shown(row), "steps": self._steps(row["id"])})
 
-    def page(self, workspace: str, asked: JobPageRequest) -> Page[Job]:
+    def page(self, workspace: str, asked: PageRequest) -> Page[Job]:
         """One page of a workspace's jobs."""
-        where: list[ColumnElement[bool]] = []
-        if asked.status is not None:
-            where.append(jobs.c.status.in_(asked.status.split(",")))
-        if asked.source not in (None, SOURCE):
-            where.append(jobs.c.backend == asked.source)
-        rows, total = self.page_rows(workspace, asked, *where)
-        return paged([self._job(row) for row in rows], total, asked)
+        return self.page_of(workspace, asked, lambda rows: [self._job(row) for row in rows])
 
     def page_automodel(self, workspace: str, asked: PageRequest) -> Page[AutomodelJob]:
         """One page of a workspace's automodel jobs."""
-        rows, total = self.page_rows(workspace, asked, jobs.c.backend == "automodel")
-        return paged([self._automodel_job(row) for row in rows], total, asked)
+        automodel = jobs.c.backend == "automodel"
+        return self.page_of(workspace, asked, lambda rows: [self._automodel_job(row) for row in rows], automodel)
 
     # -- what control sees and moves -------------------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ class Jobs(Named):
             "created_at": at,
             "updated_at": at,
         }
-        self.connection.execute(upsert(job_steps).values(row).on_conflict_do_nothing())
+        self.connection.execute(upsert(self.connection, job_steps).values(row).on_conflict_do_nothing())
 
     def set_step(self, job_id: str, name: str, status: JobStatus, error: JsonObject | None = None) -> None:
         """Move a step that exists."""
@@ -201,7 +209,7 @@ class Jobs(Named):
             for series, step, epoch, value in points
         ]
         if rows:
-            statement = upsert(metrics)
+            statement = upsert(self.connection, metrics)
             wins = {"epoch": statement.excluded.epoch, "value": statement.excluded.value}
             keys = ["job_id", "series", "step"]
             self.connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=wins), rows)
@@ -238,6 +246,23 @@ class Jobs(Named):
         return shown
 
 
+def _status(op: Op, value: Any) -> ColumnElement[bool]:
+    """One status or several, separated by commas; BadRequest for what is none: no job would be found."""
+    if op is Op.EQ and "," in str(value):
+        op, value = Op.IN, str(value).split(",")
+    for each in value if op in (Op.IN, Op.NIN) else [value] if op is Op.EQ else []:
+        if each is not None and each not in list(JobStatus):
+            raise BadRequest(f"filter: status '{each}' is none of {', '.join(JobStatus)}")
+    return condition(Test("status", op, value), {"status": jobs.c.status})
+
+
+def _source(op: Op, value: Any) -> ColumnElement[bool]:
+    """`customization` means all of them; else the dialect."""
+    wanted = set(value) if op in (Op.IN, Op.NIN) else {value}
+    found = true() if SOURCE in wanted else jobs.c.backend.in_(wanted)
+    return not_(found) if op is Op.NIN else found
+
+
 def _stored(row: RowMapping) -> StoredJob:
     return StoredJob(
         id=row["id"],
@@ -254,6 +279,7 @@ def _stored(row: RowMapping) -> StoredJob:
         events_offset=row["events_offset"],
         keeper=row["keeper"],
         ending=row["ending"],
+        request_id=row["request_id"] or "",
     )
 
 

@@ -12,124 +12,166 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
 
+Text = String().with_variant(String(collation="C"), "postgresql")
+"""Compared and sorted by code points in both databases, whatever locale a PostgreSQL server has."""
+Json = JSON(none_as_null=True)
+"""None is the column's NULL, never a JSON null beside it."""
+
 metadata = MetaData()
 
 
-def _named(*columns: Column[object]) -> list[Column[object]]:
-    """The columns of every noun that lives in a workspace, and its own."""
-    return [
-        Column("id", String, primary_key=True),
-        Column("workspace", String, ForeignKey("workspaces.name"), nullable=False),
-        Column("name", String, nullable=False),
-        Column("description", String),
+def _named(table: str, *columns: Column[object]) -> Table:
+    """A noun that lives in a workspace: what all of them have, its own columns, and the orders it is listed in."""
+    found = Table(
+        table,
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("workspace", Text, ForeignKey("workspaces.name"), nullable=False),
+        Column("name", Text, nullable=False),
+        Column("project", Text),  # name of a project in the same workspace
+        Column("description", Text),
         *columns,
         Column("created_at", DateTime, nullable=False),
         Column("updated_at", DateTime, nullable=False),
-    ]
+        UniqueConstraint("workspace", "name"),
+    )
+    for order in ("created_at", "updated_at"):
+        Index(f"{table}_by_{order}", found.c.workspace, found.c[order], found.c.id)
+    Index(f"{table}_by_project", found.c.workspace, found.c.project)
+    return found
 
 
 workspaces = Table(
     "workspaces",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("name", String, nullable=False, unique=True),
-    Column("description", String),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text),
+    Column("created_by", Text),
+    Column("updated_by", Text),
     Column("created_at", DateTime, nullable=False),
     Column("updated_at", DateTime, nullable=False),
+    Column("deleting_at", DateTime),  # not null = hidden, and on its way out with its contents
 )
 
-filesets = Table(
-    "filesets",
+members = Table(
+    "members",
     metadata,
-    *_named(
-        Column("purpose", String, nullable=False),
-        Column("metadata", JSON, nullable=False),
-        Column("custom_fields", JSON, nullable=False),
-    ),
-    UniqueConstraint("workspace", "name"),
+    Column("workspace", Text, ForeignKey("workspaces.name", ondelete="CASCADE"), primary_key=True),
+    Column("principal", Text, primary_key=True),
+    Column("roles", Json, nullable=False),
+    Column("granted_at", DateTime, nullable=False),
+    Column("granted_by", Text),
+)
+
+projects = _named("projects")
+
+secrets = _named(
+    "secrets",
+    Column("ciphertext", LargeBinary, nullable=False),  # authenticated, bound to workspace and name
+    Column("key_id", Text, nullable=False),  # which key encrypted it
+)
+
+filesets = _named(
+    "filesets",
+    Column("purpose", Text, nullable=False),
+    Column("storage", Json),  # null = our own blobs, else a remote storage with its commit or version
+    Column("metadata", Json, nullable=False),
+    Column("custom_fields", Json, nullable=False),
 )
 
 files = Table(
     "files",
     metadata,
-    Column("fileset_id", String, ForeignKey("filesets.id", ondelete="CASCADE"), primary_key=True),
-    Column("path", String, primary_key=True),
-    Column("digest", String, nullable=False),  # sha256 of the bytes, lower-case hex
+    Column("fileset_id", Text, ForeignKey("filesets.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("digest", Text, index=True),  # sha256 of the bytes, lower-case hex; null = remote and not fetched yet
     Column("size", BigInteger, nullable=False),
+    Column("tag", Text),  # of a remote file: what the storage says of its content (sha256, git id, ETag)
     Column("created_at", DateTime, nullable=False),
 )
 
-models = Table(
+models = _named(
     "models",
+    Column("fileset", Text, index=True),  # as it was given
+    Column("fileset_ref", Text, index=True),  # workspace/name
+    Column("spec", Json),  # null until the checkpoint has been read
+    Column("spec_status", Text, nullable=False),  # pending, completed, failed, given, none
+    Column("spec_error", Text),
+    Column("spec_round", Integer, nullable=False, default=0),  # counts what made it pending; guards late results
+    Column("base_model", Text),
+    Column("finetuning_type", Text),
+    Column("trust_remote_code", Boolean, nullable=False),
+    Column("api_endpoint", Json),
+    Column("backend_format", Text),
+    Column("prompt", Json),
+    Column("ownership", Json),
+    Column("model_providers", Json, nullable=False),  # given by the user, beside the deployments that serve it
+    Column("custom_fields", Json, nullable=False),
+)
+Index("models_by_spec_status", models.c.spec_status, models.c.workspace)
+Index("models_by_base_model", models.c.workspace, models.c.base_model)
+
+model_layers = Table(  # apart from models: hundreds of lines each, and few readers ask for them
+    "model_layers",
     metadata,
-    *_named(
-        Column("fileset", String, nullable=False),  # workspace/name
-        Column("spec", JSON),  # null until the checkpoint has been read
-        Column("base_model", String),
-        Column("finetuning_type", String),
-        Column("custom_fields", JSON, nullable=False),
-    ),
-    UniqueConstraint("workspace", "name"),
+    Column("model_id", Text, ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("layers", Json, nullable=False),
 )
 
-adapters = Table(
+adapters = _named(
     "adapters",
-    metadata,
-    *_named(
-        Column("model_id", String, ForeignKey("models.id", ondelete="CASCADE"), nullable=False, index=True),
-        Column("fileset_id", String, ForeignKey("filesets.id"), nullable=False),
-        Column("finetuning_type", String, nullable=False),
-        Column("enabled", Boolean, nullable=False),
-        Column("rank", Integer),
-        Column("alpha", Integer),
-    ),
-    UniqueConstraint("workspace", "name"),
+    Column("model_id", Text, ForeignKey("models.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("model_ref", Text, nullable=False),  # workspace/name
+    Column("fileset_ref", Text, nullable=False, index=True),  # workspace/name
+    Column("finetuning_type", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("rank", Integer),
+    Column("alpha", Float),
 )
 
-jobs = Table(
+jobs = _named(
     "jobs",
-    metadata,
-    *_named(
-        Column("backend", String, nullable=False),
-        Column("spec", JSON, nullable=False),  # the canonical spec, as the backend route shows it
-        Column("plan", JSON, nullable=False),
-        Column("inputs", JSON, nullable=False),  # what the run links: model, data, validation -> fileset
-        Column("model_ref", String, nullable=False),  # the base: workspace/name
-        Column("output_ref", String, nullable=False),  # the adapter to be: workspace/name
-        Column("status", String, nullable=False),
-        Column("phase", String, nullable=False),  # waiting, preparing, queued, training, done
-        Column("status_details", JSON, nullable=False),
-        Column("error_details", JSON),
-        Column("ownership", JSON),
-        Column("custom_fields", JSON),
-        Column("attempt_id", String, nullable=False),
-        Column("attempt", Integer, nullable=False),
-        Column("events_offset", BigInteger, nullable=False),
-        Column("keeper", JSON),  # identity of the keeper of the phase's process
-        Column("ending", JSON),  # the phase's last event, until its process is gone
-    ),
-    UniqueConstraint("workspace", "name"),
-    Index("jobs_by_phase", "phase", "created_at"),
-    Index("jobs_by_output", "output_ref", "phase"),
+    Column("backend", Text, nullable=False),
+    Column("spec", Json, nullable=False),  # the canonical spec, as the backend route shows it
+    Column("plan", Json, nullable=False),
+    Column("inputs", Json, nullable=False),  # what the run links: model, data, validation -> fileset
+    Column("model_ref", Text, nullable=False),  # the base: workspace/name
+    Column("output_ref", Text, nullable=False),  # the adapter to be: workspace/name
+    Column("status", Text, nullable=False),
+    Column("phase", Text, nullable=False),  # waiting, preparing, queued, training, done
+    Column("status_details", Json, nullable=False),
+    Column("error_details", Json),
+    Column("ownership", Json),
+    Column("custom_fields", Json),
+    Column("attempt_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("events_offset", BigInteger, nullable=False),
+    Column("keeper", Json),  # identity of the keeper of the phase's process
+    Column("ending", Json),  # the phase's last event, until its process is gone
+    Column("request_id", Text),  # of the request that submitted it
 )
+Index("jobs_by_phase", jobs.c.phase, jobs.c.created_at)
+Index("jobs_by_output", jobs.c.output_ref, jobs.c.phase)
 
 job_steps = Table(
     "job_steps",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("job_id", String, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("task_id", String, nullable=False),
-    Column("name", String, nullable=False),
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("status", String, nullable=False),
-    Column("status_details", JSON, nullable=False),
-    Column("error_details", JSON),
+    Column("status", Text, nullable=False),
+    Column("status_details", Json, nullable=False),
+    Column("error_details", Json),
     Column("created_at", DateTime, nullable=False),
     Column("updated_at", DateTime, nullable=False),
     UniqueConstraint("job_id", "name"),
@@ -138,8 +180,8 @@ job_steps = Table(
 metrics = Table(
     "metrics",
     metadata,
-    Column("job_id", String, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("series", String, primary_key=True),  # train_loss, val_loss
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("series", Text, primary_key=True),  # train_loss, val_loss
     Column("step", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("value", Float),  # null where it was not a finite number
@@ -148,37 +190,29 @@ metrics = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("device", String, primary_key=True),
-    Column("holder_kind", String, nullable=False),
-    Column("holder_id", String, nullable=False),
+    Column("device", Text, primary_key=True),
+    Column("holder_kind", Text, nullable=False),
+    Column("holder_id", Text, nullable=False),
     Column("taken_at", DateTime, nullable=False),
 )
 
-deployment_configs = Table(
+deployment_configs = _named(
     "deployment_configs",
-    metadata,
-    *_named(
-        Column("engine", String, nullable=False),
-        Column("model_spec", JSON, nullable=False),
-        Column("executor_config", JSON, nullable=False),
-        Column("model_entity_id", String),
-    ),
-    UniqueConstraint("workspace", "name"),
+    Column("engine", Text, nullable=False),
+    Column("model_spec", Json, nullable=False),
+    Column("executor_config", Json, nullable=False),
+    Column("model_entity_id", Text),
 )
 
-deployments = Table(
+deployments = _named(
     "deployments",
-    metadata,
-    *_named(
-        Column("config_id", String, ForeignKey("deployment_configs.id"), nullable=False, index=True),
-        Column("model_ref", String, nullable=False),  # workspace/name
-        Column("lora_enabled", Boolean, nullable=False),
-        Column("status", String, nullable=False),
-        Column("status_message", String, nullable=False),
-        Column("status_history", JSON, nullable=False),
-        Column("attempt", Integer, nullable=False),
-        Column("keeper", JSON),
-        Column("port", Integer),
-    ),
-    UniqueConstraint("workspace", "name"),
+    Column("config_id", Text, ForeignKey("deployment_configs.id"), nullable=False, index=True),
+    Column("model_ref", Text, nullable=False, index=True),  # workspace/name
+    Column("lora_enabled", Boolean, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("status_message", Text, nullable=False),
+    Column("status_history", Json, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("keeper", Json),
+    Column("port", Integer),
 )

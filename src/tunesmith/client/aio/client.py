@@ -9,12 +9,16 @@ import httpx
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject
+from tunesmith.api.filesets import Collected, CollectGarbage
 from tunesmith.client import options, wire
+from tunesmith.client.aio.adapters import AsyncAdapters
 from tunesmith.client.aio.customization import AsyncCustomization
 from tunesmith.client.aio.files import AsyncFiles
 from tunesmith.client.aio.inference import AsyncInference
 from tunesmith.client.aio.jobs import AsyncJobs
-from tunesmith.client.aio.models import AsyncAdapters, AsyncModels
+from tunesmith.client.aio.models import AsyncModels
+from tunesmith.client.aio.projects import AsyncProjects
+from tunesmith.client.aio.secrets import AsyncSecrets
 from tunesmith.client.aio.transport import AsyncTransport
 from tunesmith.client.aio.workspaces import AsyncWorkspaces
 from tunesmith.client.errors import InternalServerError
@@ -45,6 +49,8 @@ class AsyncTunesmith:
         link = AsyncTransport(self.base_url, timeout, max_retries, transport, sleep)
         self._transport = link
         self.workspaces = AsyncWorkspaces(link, self.workspace)
+        self.projects = AsyncProjects(link, self.workspace)
+        self.secrets = AsyncSecrets(link, self.workspace)
         self.files = AsyncFiles(link, self.workspace)
         self.models = AsyncModels(link, self.workspace)
         self.adapters = AsyncAdapters(link, self.workspace)
@@ -62,12 +68,26 @@ class AsyncTunesmith:
             return await self._object(paths.HEALTH_READY, max_retries=0)
         except InternalServerError as error:
             if error.status_code == httpx.codes.SERVICE_UNAVAILABLE and isinstance(error.body, dict):
-                return error.body
+                detail: JsonObject = error.body.get("detail", error.body)
+                return detail
             raise
 
     async def status(self) -> JsonObject:
         """What the platform says about itself and its control loops."""
         return await self._object(paths.STATUS)
+
+    async def cluster_info(self) -> JsonObject:
+        """Which version of the wire the platform speaks (`platform_version`), and what it is itself (`revision`)."""
+        return await self._object(paths.CLUSTER_INFO)
+
+    async def auth_discovery(self) -> JsonObject:
+        """Whether the platform wants to know who is asking, and where it is told."""
+        return await self._object(paths.AUTH_DISCOVERY)
+
+    async def gc(self, *, dry_run: bool = False) -> Collected:
+        """Throw away bytes that nothing needs any more, and count them; `dry_run` only counts."""
+        body = wire.ask(CollectGarbage, dry_run=dry_run)
+        return await self._transport.post(Collected, paths.COLLECT_GARBAGE, body, idempotent=True)
 
     async def aclose(self) -> None:
         """Close the connections."""

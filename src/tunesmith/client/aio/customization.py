@@ -22,6 +22,7 @@ class AsyncAutomodelJobs(AsyncResource):
         name: str | None = None,
         workspace: str | None = None,
         description: str | None = None,
+        project: str | None = None,
         ownership: JsonObject | None = None,
         custom_fields: JsonObject | None = None,
     ) -> AutomodelJob:
@@ -34,6 +35,7 @@ class AsyncAutomodelJobs(AsyncResource):
             CreateAutomodelJob,
             name=name,
             description=description,
+            project=project,
             spec=spec,
             ownership=ownership,
             custom_fields=custom_fields,
@@ -48,13 +50,14 @@ class AsyncAutomodelJobs(AsyncResource):
         self,
         *,
         workspace: str | None = None,
+        filter: wire.Filter | None = None,
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
     ) -> AsyncPages[AutomodelJob]:
         """The workspace's automodel jobs, newest first."""
         path = self._in(paths.AUTOMODEL_JOBS, workspace)
-        return await AsyncPages.begin(self._transport, Page[AutomodelJob], path, page, page_size, sort)
+        return await AsyncPages.begin(self._transport, Page[AutomodelJob], path, page, page_size, sort, filter)
 
     async def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
@@ -85,3 +88,9 @@ class AsyncCustomization:
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:
         self.automodel = AsyncAutomodel(transport, workspace)
+        self._transport = transport
+
+    async def health(self) -> JsonObject:
+        """Whether jobs can be submitted, and in which dialects: `{"status": "ok", "contributors": [...]}`."""
+        answer: JsonObject = wire.content(await self._transport.send("GET", paths.CUSTOMIZATION_HEALTH))
+        return answer

@@ -38,9 +38,11 @@ class AsyncDeploymentConfigs(AsyncResource):
         engine: Literal["nim"] = "nim",
         workspace: str | None = None,
         description: str | None = None,
+        project: str | None = None,
         model_entity_id: str | None = None,
     ) -> DeploymentConfig:
         """A recipe for deployments: which model, on what, with or without its adapters."""
+        path, name = self._new(paths.DEPLOYMENT_CONFIGS, name, workspace)
         body = wire.ask(
             CreateDeploymentConfig,
             name=name,
@@ -48,9 +50,10 @@ class AsyncDeploymentConfigs(AsyncResource):
             model_spec=model_spec,
             executor_config=executor_config,
             description=description,
+            project=project,
             model_entity_id=model_entity_id,
         )
-        return await self._transport.post(DeploymentConfig, self._in(paths.DEPLOYMENT_CONFIGS, workspace), body)
+        return await self._transport.post(DeploymentConfig, path, body)
 
     async def retrieve(self, name: str, *, workspace: str | None = None) -> DeploymentConfig:
         """One config."""
@@ -58,16 +61,19 @@ class AsyncDeploymentConfigs(AsyncResource):
 
     async def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Remove a config; ConflictError while a deployment is made from it."""
-        await self._transport.delete(self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
+        await self._transport.remove(self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
 
 
 class AsyncDeployments(AsyncResource):
     """`client.inference.deployments`."""
 
-    async def create(self, name: str, *, config: str, workspace: str | None = None) -> ModelDeployment:
+    async def create(
+        self, name: str, *, config: str, workspace: str | None = None, project: str | None = None
+    ) -> ModelDeployment:
         """Start to serve what `config` (`name` or `workspace/name`) says."""
-        body = wire.ask(CreateDeployment, name=name, config=config)
-        return await self._transport.post(ModelDeployment, self._in(paths.DEPLOYMENTS, workspace), body)
+        path, name = self._new(paths.DEPLOYMENTS, name, workspace)
+        body = wire.ask(CreateDeployment, name=name, config=config, project=project)
+        return await self._transport.post(ModelDeployment, path, body)
 
     async def retrieve(self, name: str, *, workspace: str | None = None) -> ModelDeployment:
         """One deployment, and how it is doing."""
@@ -75,7 +81,7 @@ class AsyncDeployments(AsyncResource):
 
     async def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Stop serving; `wait(name, until="DELETED")` waits until the process is gone."""
-        await self._transport.delete(self._at(paths.DEPLOYMENT, name, workspace))
+        await self._transport.remove(self._at(paths.DEPLOYMENT, name, workspace))
 
     async def wait(
         self,

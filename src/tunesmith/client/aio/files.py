@@ -1,4 +1,4 @@
-"""Filesets and the files in them."""
+"""The files in filesets."""
 
 from __future__ import annotations
 
@@ -8,65 +8,17 @@ from pathlib import Path
 import httpx
 
 from tunesmith.api import paths
-from tunesmith.api.base import Items, JsonObject, Page
-from tunesmith.api.filesets import CreateFileset, Fileset, FilesetFile, FilesetMetadata, Purpose
+from tunesmith.api.base import Items
+from tunesmith.api.filesets import Fileset, FilesetFile
 from tunesmith.client import trees, wire
-from tunesmith.client.aio.pages import AsyncPages
+from tunesmith.client.aio.filesets import AsyncFilesets
 from tunesmith.client.aio.resource import AsyncResource
 from tunesmith.client.aio.transport import AsyncTransport
-from tunesmith.client.errors import ConflictError
 from tunesmith.client.waiting import async_drawn, async_each
 from tunesmith.errors import Invalid
 
 _BYTES = {"Content-Type": "application/octet-stream"}
 _AS_THEY_ARE = {"Accept": "*/*", "Accept-Encoding": "identity"}
-
-
-class AsyncFilesets(AsyncResource):
-    """`client.files.filesets`."""
-
-    async def create(
-        self,
-        name: str,
-        *,
-        workspace: str | None = None,
-        description: str | None = None,
-        purpose: Purpose | None = None,
-        metadata: FilesetMetadata | JsonObject | None = None,
-        custom_fields: JsonObject | None = None,
-        exist_ok: bool = False,
-    ) -> Fileset:
-        """A new, empty fileset. With `exist_ok` one of that name is returned as it is, where there is one."""
-        body = wire.ask(
-            CreateFileset,
-            name=name,
-            description=description,
-            purpose=purpose,
-            metadata=metadata,
-            custom_fields=custom_fields,
-        )
-        try:
-            return await self._transport.post(Fileset, self._in(paths.FILESETS, workspace), body)
-        except ConflictError:
-            if not exist_ok:
-                raise
-            return await self.retrieve(name, workspace=workspace)
-
-    async def retrieve(self, name: str, *, workspace: str | None = None) -> Fileset:
-        """One fileset."""
-        return await self._transport.get(Fileset, self._at(paths.FILESET, name, workspace))
-
-    async def list(
-        self,
-        *,
-        workspace: str | None = None,
-        page: int | None = None,
-        page_size: int | None = None,
-        sort: str | None = None,
-    ) -> AsyncPages[Fileset]:
-        """The workspace's filesets."""
-        path = self._in(paths.FILESETS, workspace)
-        return await AsyncPages.begin(self._transport, Page[Fileset], path, page, page_size, sort)
 
 
 class AsyncFiles(AsyncResource):
@@ -114,11 +66,20 @@ class AsyncFiles(AsyncResource):
         return wire.read(FilesetFile, response)
 
     async def list(
-        self, fileset: str, remote_path: str | None = None, *, workspace: str | None = None
+        self,
+        fileset: str,
+        remote_path: str | None = None,
+        *,
+        workspace: str | None = None,
+        include_cache_status: bool = False,
     ) -> Items[FilesetFile]:
-        """The files of a fileset, or those below the directory `remote_path`, or that one file."""
+        """The files of a fileset, or those below the directory `remote_path`, or that one file.
+
+        `include_cache_status` says of remote files whether they are here.
+        """
         path = self._at(paths.FILESET_FILES, fileset, workspace)
-        return await self._transport.get(Items[FilesetFile], path, {"path": remote_path or None})
+        more = {"include_cache_status": "true" if include_cache_status else None}
+        return await self._transport.get(Items[FilesetFile], path, {"path": remote_path or None, **more})
 
     async def download(
         self,

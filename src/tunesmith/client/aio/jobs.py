@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from tunesmith.api import paths
 from tunesmith.api.base import Page
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
+from tunesmith.client import wire
 from tunesmith.client.aio.pages import AsyncPages
 from tunesmith.client.aio.resource import AsyncResource
 from tunesmith.client.errors import WaitTimeoutError
@@ -28,6 +29,7 @@ class AsyncJobs(AsyncResource):
         self,
         *,
         workspace: str | None = None,
+        filter: wire.Filter | None = None,
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
@@ -36,9 +38,8 @@ class AsyncJobs(AsyncResource):
     ) -> AsyncPages[Job]:
         """The workspace's jobs, newest first; with `status` (several separated by commas) or `source` only those."""
         path = self._in(paths.JOBS, workspace)
-        return await AsyncPages.begin(
-            self._transport, Page[Job], path, page, page_size, sort, status=status, source=source
-        )
+        more = {"filter[status]": status, "filter[source]": source}
+        return await AsyncPages.begin(self._transport, Page[Job], path, page, page_size, sort, filter, **more)
 
     async def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing: its status, progress, steps, and error if it has one."""

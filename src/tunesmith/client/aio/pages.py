@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
-from tunesmith.api.base import JsonObject, Page, PageRequest, Pagination
+from tunesmith.api.base import JsonObject, Page, Pagination
+from tunesmith.client import wire
 from tunesmith.client.aio.transport import AsyncTransport
-from tunesmith.client.wire import ask
 
 T = TypeVar("T")
 
@@ -37,11 +37,12 @@ class AsyncPages(Generic[T]):
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
-        **filters: str | None,
+        filter: wire.Filter | None = None,
+        **more: str | None,
     ) -> AsyncPages[T]:
-        """Ask for the first page wanted. `filters` are names of fields and their values; None does not filter."""
-        asked = ask(PageRequest, page=page, page_size=page_size or PAGE_SIZE, sort=sort)
-        query = asked | {f"filter[{field}]": value for field, value in filters.items()}
+        """Ask for the first page wanted. `more` goes along in the query string; None stays here."""
+        query: JsonObject = {"page": page, "page_size": page_size or PAGE_SIZE, "sort": sort, **more}
+        query["filter"] = wire.narrowed(filter)
         return cls(transport, answer, path, query, await transport.get(answer, path, query))
 
     async def __aiter__(self) -> AsyncIterator[T]:

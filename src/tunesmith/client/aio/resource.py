@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from pydantic import BaseModel
+
 from tunesmith.api import paths
+from tunesmith.api.base import JsonObject
 from tunesmith.client.aio.transport import AsyncTransport
+from tunesmith.client.errors import ConflictError, NotFoundError
 from tunesmith.errors import Invalid
 from tunesmith.refs import Ref
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class AsyncResource:
-    """A group of calls. Where one takes a name, `workspace/name` does as well and wins over `workspace=`."""
+    """A group of calls. Where one takes a name, `workspace/name` does as well and wins over `workspace=`.
+
+    Lists are of one workspace, or of all with `workspace="-"`.
+    """
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:
         self._transport = transport
@@ -17,7 +28,7 @@ class AsyncResource:
 
     def _in(self, path: str, workspace: str | None) -> str:
         """The path of a list in a workspace."""
-        return paths.at(path, workspace=workspace or self._workspace)
+        return paths.at(path, workspace=self._part("workspace", workspace or self._workspace))
 
     def _at(self, path: str, name: str, workspace: str | None, /, **parts: str) -> str:
         """The path of the thing `name`; `parts` fill what else the path needs."""
@@ -26,3 +37,30 @@ class AsyncResource:
             if not value or value in (".", ".."):
                 raise Invalid(f"{part}: '{value}' cannot be a part of an address")
         return paths.at(path, workspace=ref.workspace, name=ref.name, **parts)
+
+    def _new(self, path: str, name: str, workspace: str | None) -> tuple[str, str]:
+        """The path of the list that a new thing goes into, and the thing's name there."""
+        ref = Ref.parse(name, workspace or self._workspace, field="name")
+        return self._in(path, ref.workspace), ref.name
+
+    def _part(self, field: str, value: str) -> str:
+        """`value` where it can stand between two slashes; Invalid otherwise."""
+        if not value or "/" in value or value in (".", ".."):
+            raise Invalid(f"{field}: '{value}' cannot be a part of an address")
+        return value
+
+    async def _make(self, answer: type[M], path: str, body: JsonObject, there: str | None = None) -> M:
+        """POST. With `there`, the address of the thing, what has its name already is returned as it is.
+
+        ConflictError without `there`, and where the name is taken by what cannot be read, as by a workspace on its way
+        out or by a thing of another kind.
+        """
+        try:
+            return await self._transport.post(answer, path, body)
+        except ConflictError as taken:
+            if there is None:
+                raise
+            try:
+                return await self._transport.get(answer, there)
+            except NotFoundError:
+                raise taken from None

@@ -49,12 +49,20 @@ class AsyncTransport:
         """POST, and the answer as a model."""
         return wire.read(answer, await self.send("POST", path, body=body, idempotent=idempotent))
 
+    async def put(self, answer: type[M], path: str, body: Any) -> M:
+        """PUT, and the answer as a model."""
+        return wire.read(answer, await self.send("PUT", path, body=body))
+
     async def patch(self, answer: type[M], path: str, body: Any) -> M:
         """PATCH, and the answer as a model."""
         return wire.read(answer, await self.send("PATCH", path, body=body))
 
-    async def delete(self, path: str) -> None:
-        """DELETE."""
+    async def delete(self, path: str, answer: type[M]) -> M:
+        """DELETE, and the answer as a model."""
+        return wire.read(answer, await self.send("DELETE", path))
+
+    async def remove(self, path: str) -> None:
+        """DELETE where the answer says nothing."""
         await self.send("DELETE", path)
 
     async def send(

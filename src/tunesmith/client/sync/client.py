@@ -10,13 +10,17 @@ import httpx
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject
+from tunesmith.api.filesets import Collected, CollectGarbage
 from tunesmith.client import options, wire
 from tunesmith.client.errors import InternalServerError
+from tunesmith.client.sync.adapters import Adapters
 from tunesmith.client.sync.customization import Customization
 from tunesmith.client.sync.files import Files
 from tunesmith.client.sync.inference import Inference
 from tunesmith.client.sync.jobs import Jobs
-from tunesmith.client.sync.models import Adapters, Models
+from tunesmith.client.sync.models import Models
+from tunesmith.client.sync.projects import Projects
+from tunesmith.client.sync.secrets import Secrets
 from tunesmith.client.sync.transport import Transport
 from tunesmith.client.sync.workspaces import Workspaces
 from tunesmith.client.waiting import Sleep, sleep
@@ -46,6 +50,8 @@ class Tunesmith:
         link = Transport(self.base_url, timeout, max_retries, transport, sleep)
         self._transport = link
         self.workspaces = Workspaces(link, self.workspace)
+        self.projects = Projects(link, self.workspace)
+        self.secrets = Secrets(link, self.workspace)
         self.files = Files(link, self.workspace)
         self.models = Models(link, self.workspace)
         self.adapters = Adapters(link, self.workspace)
@@ -63,12 +69,26 @@ class Tunesmith:
             return self._object(paths.HEALTH_READY, max_retries=0)
         except InternalServerError as error:
             if error.status_code == httpx.codes.SERVICE_UNAVAILABLE and isinstance(error.body, dict):
-                return error.body
+                detail: JsonObject = error.body.get("detail", error.body)
+                return detail
             raise
 
     def status(self) -> JsonObject:
         """What the platform says about itself and its control loops."""
         return self._object(paths.STATUS)
+
+    def cluster_info(self) -> JsonObject:
+        """Which version of the wire the platform speaks (`platform_version`), and what it is itself (`revision`)."""
+        return self._object(paths.CLUSTER_INFO)
+
+    def auth_discovery(self) -> JsonObject:
+        """Whether the platform wants to know who is asking, and where it is told."""
+        return self._object(paths.AUTH_DISCOVERY)
+
+    def gc(self, *, dry_run: bool = False) -> Collected:
+        """Throw away bytes that nothing needs any more, and count them; `dry_run` only counts."""
+        body = wire.ask(CollectGarbage, dry_run=dry_run)
+        return self._transport.post(Collected, paths.COLLECT_GARBAGE, body, idempotent=True)
 
     def close(self) -> None:
         """Close the connections."""

@@ -23,6 +23,7 @@ class AutomodelJobs(Resource):
         name: str | None = None,
         workspace: str | None = None,
         description: str | None = None,
+        project: str | None = None,
         ownership: JsonObject | None = None,
         custom_fields: JsonObject | None = None,
     ) -> AutomodelJob:
@@ -35,6 +36,7 @@ class AutomodelJobs(Resource):
             CreateAutomodelJob,
             name=name,
             description=description,
+            project=project,
             spec=spec,
             ownership=ownership,
             custom_fields=custom_fields,
@@ -49,13 +51,14 @@ class AutomodelJobs(Resource):
         self,
         *,
         workspace: str | None = None,
+        filter: wire.Filter | None = None,
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
     ) -> Pages[AutomodelJob]:
         """The workspace's automodel jobs, newest first."""
         path = self._in(paths.AUTOMODEL_JOBS, workspace)
-        return Pages.begin(self._transport, Page[AutomodelJob], path, page, page_size, sort)
+        return Pages.begin(self._transport, Page[AutomodelJob], path, page, page_size, sort, filter)
 
     def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
@@ -86,3 +89,9 @@ class Customization:
 
     def __init__(self, transport: Transport, workspace: str) -> None:
         self.automodel = Automodel(transport, workspace)
+        self._transport = transport
+
+    def health(self) -> JsonObject:
+        """Whether jobs can be submitted, and in which dialects: `{"status": "ok", "contributors": [...]}`."""
+        answer: JsonObject = wire.content(self._transport.send("GET", paths.CUSTOMIZATION_HEALTH))
+        return answer

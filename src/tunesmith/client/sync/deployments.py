@@ -39,9 +39,11 @@ class DeploymentConfigs(Resource):
         engine: Literal["nim"] = "nim",
         workspace: str | None = None,
         description: str | None = None,
+        project: str | None = None,
         model_entity_id: str | None = None,
     ) -> DeploymentConfig:
         """A recipe for deployments: which model, on what, with or without its adapters."""
+        path, name = self._new(paths.DEPLOYMENT_CONFIGS, name, workspace)
         body = wire.ask(
             CreateDeploymentConfig,
             name=name,
@@ -49,9 +51,10 @@ class DeploymentConfigs(Resource):
             model_spec=model_spec,
             executor_config=executor_config,
             description=description,
+            project=project,
             model_entity_id=model_entity_id,
         )
-        return self._transport.post(DeploymentConfig, self._in(paths.DEPLOYMENT_CONFIGS, workspace), body)
+        return self._transport.post(DeploymentConfig, path, body)
 
     def retrieve(self, name: str, *, workspace: str | None = None) -> DeploymentConfig:
         """One config."""
@@ -59,16 +62,19 @@ class DeploymentConfigs(Resource):
 
     def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Remove a config; ConflictError while a deployment is made from it."""
-        self._transport.delete(self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
+        self._transport.remove(self._at(paths.DEPLOYMENT_CONFIG, name, workspace))
 
 
 class Deployments(Resource):
     """`client.inference.deployments`."""
 
-    def create(self, name: str, *, config: str, workspace: str | None = None) -> ModelDeployment:
+    def create(
+        self, name: str, *, config: str, workspace: str | None = None, project: str | None = None
+    ) -> ModelDeployment:
         """Start to serve what `config` (`name` or `workspace/name`) says."""
-        body = wire.ask(CreateDeployment, name=name, config=config)
-        return self._transport.post(ModelDeployment, self._in(paths.DEPLOYMENTS, workspace), body)
+        path, name = self._new(paths.DEPLOYMENTS, name, workspace)
+        body = wire.ask(CreateDeployment, name=name, config=config, project=project)
+        return self._transport.post(ModelDeployment, path, body)
 
     def retrieve(self, name: str, *, workspace: str | None = None) -> ModelDeployment:
         """One deployment, and how it is doing."""
@@ -76,7 +82,7 @@ class Deployments(Resource):
 
     def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Stop serving; `wait(name, until="DELETED")` waits until the process is gone."""
-        self._transport.delete(self._at(paths.DEPLOYMENT, name, workspace))
+        self._transport.remove(self._at(paths.DEPLOYMENT, name, workspace))
 
     def wait(
         self,

@@ -1,5 +1,5 @@
 # Made by scripts/unasync.py from ../aio/files.py: change that file and run the script again.
-"""Filesets and the files in them."""
+"""The files in filesets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 
 from tunesmith.api import paths
-from tunesmith.api.base import Items, JsonObject, Page
-from tunesmith.api.filesets import CreateFileset, Fileset, FilesetFile, FilesetMetadata, Purpose
+from tunesmith.api.base import Items
+from tunesmith.api.filesets import Fileset, FilesetFile
 from tunesmith.client import trees, wire
-from tunesmith.client.errors import ConflictError
-from tunesmith.client.sync.pages import Pages
+from tunesmith.client.sync.filesets import Filesets
 from tunesmith.client.sync.resource import Resource
 from tunesmith.client.sync.transport import Transport
 from tunesmith.client.waiting import drawn, each
@@ -21,53 +20,6 @@ from tunesmith.errors import Invalid
 
 _BYTES = {"Content-Type": "application/octet-stream"}
 _AS_THEY_ARE = {"Accept": "*/*", "Accept-Encoding": "identity"}
-
-
-class Filesets(Resource):
-    """`client.files.filesets`."""
-
-    def create(
-        self,
-        name: str,
-        *,
-        workspace: str | None = None,
-        description: str | None = None,
-        purpose: Purpose | None = None,
-        metadata: FilesetMetadata | JsonObject | None = None,
-        custom_fields: JsonObject | None = None,
-        exist_ok: bool = False,
-    ) -> Fileset:
-        """A new, empty fileset. With `exist_ok` one of that name is returned as it is, where there is one."""
-        body = wire.ask(
-            CreateFileset,
-            name=name,
-            description=description,
-            purpose=purpose,
-            metadata=metadata,
-            custom_fields=custom_fields,
-        )
-        try:
-            return self._transport.post(Fileset, self._in(paths.FILESETS, workspace), body)
-        except ConflictError:
-            if not exist_ok:
-                raise
-            return self.retrieve(name, workspace=workspace)
-
-    def retrieve(self, name: str, *, workspace: str | None = None) -> Fileset:
-        """One fileset."""
-        return self._transport.get(Fileset, self._at(paths.FILESET, name, workspace))
-
-    def list(
-        self,
-        *,
-        workspace: str | None = None,
-        page: int | None = None,
-        page_size: int | None = None,
-        sort: str | None = None,
-    ) -> Pages[Fileset]:
-        """The workspace's filesets."""
-        path = self._in(paths.FILESETS, workspace)
-        return Pages.begin(self._transport, Page[Fileset], path, page, page_size, sort)
 
 
 class Files(Resource):
@@ -114,10 +66,21 @@ class Files(Resource):
         response = self._transport.send("PUT", path, content=lambda: sent, headers=_BYTES)
         return wire.read(FilesetFile, response)
 
-    def list(self, fileset: str, remote_path: str | None = None, *, workspace: str | None = None) -> Items[FilesetFile]:
-        """The files of a fileset, or those below the directory `remote_path`, or that one file."""
+    def list(
+        self,
+        fileset: str,
+        remote_path: str | None = None,
+        *,
+        workspace: str | None = None,
+        include_cache_status: bool = False,
+    ) -> Items[FilesetFile]:
+        """The files of a fileset, or those below the directory `remote_path`, or that one file.
+
+        `include_cache_status` says of remote files whether they are here.
+        """
         path = self._at(paths.FILESET_FILES, fileset, workspace)
-        return self._transport.get(Items[FilesetFile], path, {"path": remote_path or None})
+        more = {"include_cache_status": "true" if include_cache_status else None}
+        return self._transport.get(Items[FilesetFile], path, {"path": remote_path or None, **more})
 
     def download(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from tunesmith.api import paths
 from tunesmith.api.base import Page
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
+from tunesmith.client import wire
 from tunesmith.client.errors import WaitTimeoutError
 from tunesmith.client.sync.pages import Pages
 from tunesmith.client.sync.resource import Resource
@@ -29,6 +30,7 @@ class Jobs(Resource):
         self,
         *,
         workspace: str | None = None,
+        filter: wire.Filter | None = None,
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
@@ -37,7 +39,8 @@ class Jobs(Resource):
     ) -> Pages[Job]:
         """The workspace's jobs, newest first; with `status` (several separated by commas) or `source` only those."""
         path = self._in(paths.JOBS, workspace)
-        return Pages.begin(self._transport, Page[Job], path, page, page_size, sort, status=status, source=source)
+        more = {"filter[status]": status, "filter[source]": source}
+        return Pages.begin(self._transport, Page[Job], path, page, page_size, sort, filter, **more)
 
     def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing: its status, progress, steps, and error if it has one."""

@@ -48,12 +48,20 @@ class Transport:
         """POST, and the answer as a model."""
         return wire.read(answer, self.send("POST", path, body=body, idempotent=idempotent))
 
+    def put(self, answer: type[M], path: str, body: Any) -> M:
+        """PUT, and the answer as a model."""
+        return wire.read(answer, self.send("PUT", path, body=body))
+
     def patch(self, answer: type[M], path: str, body: Any) -> M:
         """PATCH, and the answer as a model."""
         return wire.read(answer, self.send("PATCH", path, body=body))
 
-    def delete(self, path: str) -> None:
-        """DELETE."""
+    def delete(self, path: str, answer: type[M]) -> M:
+        """DELETE, and the answer as a model."""
+        return wire.read(answer, self.send("DELETE", path))
+
+    def remove(self, path: str) -> None:
+        """DELETE where the answer says nothing."""
         self.send("DELETE", path)
 
     def send(

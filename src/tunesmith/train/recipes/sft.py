@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ def sft(job: Job) -> None:
             threads=torch.get_num_threads(),
             trained_parameters=sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
             adapted_modules=len(student.adapters),
+            request_id=os.environ.get("TUNESMITH_REQUEST_ID", ""),
         )
     )
     end = fit(job, student, loss)
