@@ -58,6 +58,8 @@ class Started(Spoken):
     threads: int
     trained_parameters: int
     adapted_modules: int
+    from_step: int = 0
+    """The step whose checkpoint this attempt goes on from; 0 = from the start."""
     request_id: str = ""
     """Of the request that submitted the job; "" when nobody knows."""
 
@@ -75,9 +77,9 @@ class Progress(Spoken):
     grad_norm: float
     """Before clipping."""
     tokens: int
-    """Real (unpadded) tokens since the start."""
+    """Real (unpadded) tokens since the start of the run, those before a checkpoint included."""
     seconds: float
-    """Since `started`."""
+    """Spent training since the start of the run, those before a checkpoint included."""
 
 
 class Validated(Spoken):
@@ -132,7 +134,8 @@ class Stopped(Spoken):
 
     kind: Literal["stopped"] = "stopped"
     step: int
-    wish: Literal["cancel"]
+    """The last step done. After a pause the run goes on behind it; at 0 it starts anew and there is no checkpoint."""
+    wish: Literal["cancel", "pause"]
 
 
 class Failed(Spoken):

@@ -127,6 +127,38 @@ class SchedulePart(Handed):
     """Draws the order of rows, the adapter's start values and dropout."""
 
 
+class WandbPart(Handed):
+    """A run of Weights & Biases; the API key is WANDB_API_KEY in the environment. "" leaves a choice to the library."""
+
+    name: str
+    """Shown on the run."""
+    project: str = ""
+    entity: str = ""
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    base_url: str = ""
+    """Address of a self-hosted server."""
+
+
+class MlflowPart(Handed):
+    """A run of MLflow; credentials are in the environment. "" leaves a choice to the library."""
+
+    name: str
+    """Shown on the run."""
+    experiment_name: str = ""
+    tags: dict[str, str] = {}
+    description: str = ""
+    tracking_uri: str = ""
+    """Address of the tracking server."""
+
+
+class TrackersPart(Handed):
+    """Who else is told the metrics; None = nobody asked for it. They change no number."""
+
+    wandb: WandbPart | None = None
+    mlflow: MlflowPart | None = None
+
+
 class Plan(HandedFile):
     """One run, decided."""
 
@@ -138,3 +170,4 @@ class Plan(HandedFile):
     adapter: LoraPart
     optimizer: OptimizerPart
     schedule: SchedulePart
+    trackers: TrackersPart = TrackersPart()

@@ -11,9 +11,13 @@ WISH_FILE = "wish.json"
 
 
 class Wish(HandedFile):
-    """Heard at the next step boundary."""
+    """Heard at the next step boundary, also one that stood there before the process began.
 
-    wish: Literal["cancel"]
+    So whoever starts a run again takes the wish away first.
+    """
+
+    wish: Literal["cancel", "pause"]
+    """cancel = end, nothing has to be kept; pause = leave a complete checkpoint, then end."""
 
 
 def read_wish(run: Path) -> Wish | None:
