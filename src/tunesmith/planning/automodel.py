@@ -6,7 +6,6 @@ lawful but unbuilt values last of all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tunesmith.errors import Invalid, NotBuilt
@@ -27,8 +26,19 @@ from tunesmith.handoff.plan import (
     Stop,
 )
 from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
-from tunesmith.spec.automodel import AutomodelSpec, Lora, Optimizer, Schedule
-from tunesmith.spec.base import leaf
+from tunesmith.planning.submission import Finetuning, Lowered, Named, Needs, Result, SecretUse, Written
+from tunesmith.spec.automodel import (
+    AutomodelJobInput,
+    AutomodelJobOutput,
+    AutomodelSpec,
+    Lora,
+    Optimizer,
+    OutputResponse,
+    Schedule,
+)
+from tunesmith.spec.base import DeploymentParams, leaf
+
+__all__ = ["Lowered", "canonical", "deployment", "lower", "named", "needs", "result", "secrets", "targets"]
 
 DEFAULT_SEED = 1111
 SPLIT_FRACTION = 0.1
@@ -36,20 +46,67 @@ MAX_GRAD_NORM = 1.0
 """The dialect has no field for it; the reference clips at 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
-    """A plan, and what the user should know about it."""
+def named(spec: AutomodelSpec) -> Named:
+    """What the spec names, as written."""
+    validation, teacher = spec.dataset.validation, spec.training.teacher_model
+    return Named(
+        model=Written(spec.model, "spec.model"),
+        training=Written(spec.dataset.training, "spec.dataset.training"),
+        validation=Written(validation, "spec.dataset.validation") if validation else None,
+        teacher=Written(teacher, "spec.training.teacher_model")
+        if teacher and spec.training.training_type == "distillation"
+        else None,
+    )
 
-    plan: Plan
-    warnings: tuple[str, ...]
+
+def result(spec: AutomodelJobInput | AutomodelJobOutput) -> Result:
+    """What the job makes: an adapter for lora without merge, else a model."""
+    tuned: Finetuning = spec.training.finetuning_type
+    if tuned == "lora" and spec.training.lora and spec.training.lora.merge:
+        tuned = "lora_merged"
+    return Result(
+        name=spec.output.name if spec.output else None,
+        description=spec.output.description if spec.output else None,
+        kind="adapter" if tuned == "lora" else "model",
+        finetuning_type=tuned,
+    )
 
 
-def lower(spec: AutomodelSpec, facts: ModelFacts, *, run: str, model: str, chat_template: str = "") -> Lowered:
-    """The plan for `spec` on a model with these facts.
+def canonical(spec: AutomodelJobInput, name: str) -> AutomodelJobOutput:
+    """The spec as it runs, its result under `name`."""
+    made = result(spec)
+    output = OutputResponse(name=name, type=made.kind, fileset=name, description=made.description)
+    return AutomodelJobOutput.model_validate({**spec.model_dump(exclude={"output"}), "output": output})
 
-    `run` is the job's id, `model` the base's `workspace/name`, `chat_template` the fileset's own ("" = checkpoint's).
-    Invalid or NotBuilt name the field, the value, the rule and the way out.
-    """
+
+def needs(spec: AutomodelSpec) -> Needs:
+    """Devices over all nodes."""
+    p = spec.parallelism
+    return Needs(p.num_nodes * p.num_gpus_per_node, p.num_nodes, profile=spec.training.execution_profile)
+
+
+def secrets(spec: AutomodelSpec) -> tuple[SecretUse, ...]:
+    """What the trackers' keys are called."""
+    key = leaf(spec, "integrations.wandb.api_key_secret")
+    return (SecretUse("WANDB_API_KEY", key, "spec.integrations.wandb.api_key_secret"),) if key else ()
+
+
+def deployment(spec: AutomodelSpec) -> str | DeploymentParams | None:
+    """What to deploy when the job is done."""
+    return spec.deployment_config
+
+
+def lower(
+    spec: AutomodelSpec,
+    facts: ModelFacts,
+    *,
+    run: str,
+    model: str,
+    chat_template: str = "",
+    teacher: ModelFacts | None = None,  # noqa: ARG001 distillation is not built
+    devices_here: int | None = None,  # noqa: ARG001 more than one device is not built
+) -> Lowered:
+    """As `dialects.Lower` says."""
     _refuse_what_cannot_be_trained(facts, model)
     _refuse_what_is_not_built(spec)
     lora = spec.training.lora or Lora()
