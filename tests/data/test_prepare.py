@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from tests.plans import plan
+from tunesmith.data.faults import BadRows
 from tunesmith.data.prepare import prepare
-from tunesmith.data.rows import BadRows
 from tunesmith.data.store import Rows
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import read_events

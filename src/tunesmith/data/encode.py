@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunesmith.data.faults import Faults, Place, RowFault
 from tunesmith.data.masks import assistant_mask, render_for_training
-from tunesmith.data.rows import Conversation, Faults, PromptCompletion, Row, Text
-from tunesmith.data.template import ChatTemplate
-from tunesmith.data.tokens import Tokenizer
+from tunesmith.data.rows import Conversation, PromptCompletion, Row, Text
+from tunesmith.data.template import ChatTemplate, Span
+from tunesmith.data.tokens import Encoded, Tokenizer
 from tunesmith.errors import DataError
 
-Placed = tuple[str, Row]
-"""A row and where it stands: `train.jsonl line 17`."""
+Placed = tuple[Place, Row]
+"""A row and where it stands."""
+
+Rendered = tuple[list[str], list[Span]]
+"""The texts to tokenise, each alone, and the assistant's character spans in a conversation's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,13 @@ class TokenRow:
     ids: list[int]
     mask: list[int]
     """1 where a loss is taken on the token, else 0."""
-    truncated: bool
+    length: int
+    """Tokens that the whole row has; more than `ids` where it was cut to the limit."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the row lost tokens."""
+        return self.length > len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,45 +45,50 @@ class Encoder:
     limit: int
     """Tokens a row may have."""
 
-    def encode(self, rows: Sequence[Placed], faults: Faults) -> list[TokenRow]:
-        """The rows as tokens, in order, except those that the template refuses: they go into `faults`."""
-        rendered = [self._render(row, place, faults) for place, row in rows]
+    def encode(self, rows: Sequence[Placed], faults: Faults) -> list[TokenRow | None]:
+        """Each row as tokens, or None where the template refuses it and a fault was added."""
+        rendered = self.render(rows, faults)
         texts = [text for pieces, _ in filter(None, rendered) for text in pieces]
         encoded = iter(self.tokenizer.encode_batch(texts))
-        found: list[TokenRow] = []
-        for (_, row), pieces_and_spans in zip(rows, rendered, strict=True):
-            if pieces_and_spans is None:
-                continue
-            pieces, spans = pieces_and_spans
-            tokens = [next(encoded) for _ in pieces]
-            if isinstance(row, PromptCompletion):
-                found.append(self._prompt_completion(tokens[0].ids, tokens[1].ids))
-            elif isinstance(row, Text):
-                ids = [*self.tokenizer.start_ids, *tokens[0].ids, self.tokenizer.end_id]
-                found.append(self._cut_right(ids, [1] * len(ids)))
-            else:
-                mask = assistant_mask(pieces[0], tokens[0], spans, self.tokenizer.end_ids)
-                found.append(self._cut_right(tokens[0].ids, mask))
-        return found
+        return [
+            found and self._tokens(row, found, [next(encoded) for _ in found[0]])
+            for (_, row), found in zip(rows, rendered, strict=True)
+        ]
 
-    def _render(self, row: Row, place: str, faults: Faults) -> tuple[list[str], list[tuple[int, int]]] | None:
-        """The texts to tokenise and, for a conversation, the assistant's character spans; None after a fault."""
+    def render(self, rows: Sequence[Placed], faults: Faults) -> list[Rendered | None]:
+        """Each row as texts, or None where the template refuses it and a fault was added."""
+        return [self._render(row, place, faults) for place, row in rows]
+
+    def _render(self, row: Row, place: Place, faults: Faults) -> Rendered | None:
         if isinstance(row, PromptCompletion):
             return [row.prompt, row.completion], []
         if isinstance(row, Text):
             return [row.text], []
         try:
             text, spans = self._conversation(row)
-        except DataError as fault:
+        except RowFault as fault:
             faults.add(place, fault)
+            return None
+        except DataError as refusal:
+            faults.add(place, RowFault("messages", refusal.message))
             return None
         return [text], spans
 
-    def _conversation(self, row: Conversation) -> tuple[str, list[tuple[int, int]]]:
+    def _tokens(self, row: Row, rendered: Rendered, encoded: list[Encoded]) -> TokenRow:
+        if isinstance(row, PromptCompletion):
+            return self._prompt_completion(encoded[0].ids, encoded[1].ids)
+        if isinstance(row, Text):
+            ids = [*self.tokenizer.start_ids, *encoded[0].ids, self.tokenizer.end_id]
+            return self._cut_right(ids, [1] * len(ids))
+        pieces, spans = rendered
+        return self._cut_right(encoded[0].ids, assistant_mask(pieces[0], encoded[0], spans, self.tokenizer.end_ids))
+
+    def _conversation(self, row: Conversation) -> tuple[str, list[Span]]:
         if self.template is None:
-            raise DataError(
-                "key 'messages': neither the fileset nor the model has a chat template; set one in the fileset's "
-                "metadata, or use rows with 'prompt' and 'completion'"
+            raise RowFault(
+                "messages",
+                "neither the fileset nor the model has a chat template; set one in the fileset's metadata, or use rows "
+                "with 'prompt' and 'completion'",
             )
         return render_for_training(self.template, row)
 
@@ -85,7 +100,7 @@ class Encoder:
         kept = prompt[len(prompt) - room :] if room < len(prompt) else prompt
         ids = [*start, *kept, *answer]
         row = self._cut_right(ids, [0] * (len(start) + len(kept)) + [1] * len(answer))
-        return TokenRow(row.ids, row.mask, row.truncated or len(kept) < len(prompt))
+        return TokenRow(row.ids, row.mask, len(start) + len(prompt) + len(answer))
 
     def _cut_right(self, ids: list[int], mask: list[int]) -> TokenRow:
-        return TokenRow(ids[: self.limit], [0, *mask[1 : self.limit]][: len(ids)], len(ids) > self.limit)
+        return TokenRow(ids[: self.limit], [0, *mask[1 : self.limit]][: len(ids)], len(ids))

@@ -7,7 +7,7 @@ directory down, because an upload may have kept its folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,12 @@ from tunesmith.errors import DataError
 
 DEEPEST = 3
 """Parts of a data file's path at most: `folder/train/rows.jsonl`."""
+
+SUFFIXES = (".jsonl", ".json")
+"""Of files that hold rows."""
+
+NamedFile = tuple[Path, str]
+"""A data file and how messages call it."""
 
 _TRAINING_DIRECTORY = re.compile(r"train|training", re.IGNORECASE)
 _VALIDATION_DIRECTORY = re.compile(r"val|validation|dev", re.IGNORECASE)
@@ -57,6 +63,53 @@ def find_validation(root: Path) -> Found:
     return Found([], found, [path for path in (*training, *other) if path not in found])
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Data files by purpose, with the names that messages call them."""
+
+    training: list[NamedFile]
+    validation: list[NamedFile]
+    unused: list[str]
+
+    @property
+    def all(self) -> list[NamedFile]:
+        """Those whose rows count."""
+        return [*self.training, *self.validation]
+
+
+def inputs(paths: Sequence[Path]) -> Inputs:
+    """What a job would read at `paths`: a directory is looked through as a fileset, a file holds training rows.
+
+    DataError for what is not there, for a file that cannot hold rows, and as `find_training`.
+    """
+    found = Inputs([], [], [])
+    for path in paths:
+        if path.is_dir():
+            within = find_training(path)
+            before = "" if len(paths) == 1 else f"{path}/"
+            found.training.extend(named(within.training, path, before))
+            found.validation.extend(named(within.validation, path, before))
+            found.unused.extend(name for _, name in named(within.unused, path, before))
+        elif not path.is_file():
+            raise DataError(f"there is no file or directory '{path}'")
+        elif path.suffix not in SUFFIXES:
+            raise DataError(f"{path}: rows are read from {' and '.join(SUFFIXES)} files, so a job would not read this")
+        else:
+            found.training.append((path, str(path)))
+    return found
+
+
+def named(paths: Iterable[Path], root: Path, before: str = "") -> list[NamedFile]:
+    """Files below `root` with their names from there; `before` is put in front."""
+    return [(path, f"{before}{path.relative_to(root).as_posix()}") for path in paths]
+
+
+def refuse_empty(rows: int, files: Sequence[NamedFile]) -> None:
+    """DataError if files were found and hold no row."""
+    if files and not rows:
+        raise DataError(f"there is not a single row in {', '.join(name for _, name in files)}")
+
+
 def _sorted_out(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
     training: list[Path] = []
     validation: list[Path] = []
@@ -77,7 +130,7 @@ def _sorted_out(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
 
 
 def _data_files(root: Path) -> list[Path]:
-    return [path for path in sorted(_files(root, DEEPEST)) if path.suffix in (".jsonl", ".json")]
+    return [path for path in sorted(_files(root, DEEPEST)) if path.suffix in SUFFIXES]
 
 
 def _files(directory: Path, depth: int) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunesmith.data.faults import RowFault
 from tunesmith.data.rows import Conversation
 from tunesmith.data.template import ChatTemplate, Span
 from tunesmith.data.tokens import Encoded
@@ -17,16 +18,39 @@ from tunesmith.errors import DataError
 OPEN_END = -1
 """End of a span that reaches to the turn's end token."""
 
+MAY_BE_LEFT_OUT = ("tool_calls", "thinking")
+"""Keys of messages that many templates have never heard of."""
+
 
 def render_for_training(template: ChatTemplate, row: Conversation) -> tuple[str, list[Span]]:
     """The whole conversation as text and the character spans of the assistant's turns.
 
-    DataError if the template drops the row's tools, or changes earlier text when a conversation goes on.
+    RowFault if the template drops the row's tools, tool calls or thoughts, or changes earlier text when a conversation
+    goes on; DataError if it refuses the messages.
     """
     text, marked = template.render_marked(row.messages, tools=row.tools)
     if row.tools and text == template.render(row.messages, add_generation_prompt=False):
-        raise DataError("key 'tools': the chat template leaves tools out; use a template that renders them")
+        raise RowFault("tools", "the chat template leaves tools out; use a template that renders them")
+    for key in MAY_BE_LEFT_OUT:
+        _refuse_left_out(template, row, text, key)
     return text, marked if template.marks_generation else _turns(template, row, text)
+
+
+def _refuse_left_out(template: ChatTemplate, row: Conversation, text: str, key: str) -> None:
+    """RowFault if `text` is the same without what the messages have under `key`, wherever they have it.
+
+    A template may drop thoughts of earlier turns, as it does when it is talked to; dropping all of them is a fault.
+    """
+    given = [number for number, message in enumerate(row.messages) if message.get(key)]
+    if not given:
+        return
+    without = [{name: value for name, value in message.items() if name != key} for message in row.messages]
+    try:
+        same = template.render(without, False, row.tools) == text
+    except DataError:
+        return  # the template insists on it
+    if same:
+        raise RowFault(f"messages[{given[0]}].{key}", "the chat template leaves it out; use one that renders it")
 
 
 def _turns(template: ChatTemplate, row: Conversation, text: str) -> list[Span]:
@@ -37,10 +61,10 @@ def _turns(template: ChatTemplate, row: Conversation, text: str) -> list[Span]:
         before = template.render(row.messages[:number], True, row.tools)
         after = template.render(row.messages[: number + 1], False, row.tools)
         if not text.startswith(before):
-            raise DataError(
-                f"key 'messages[{number}]': the chat template changes earlier text when a conversation goes on, so it "
-                "cannot be seen what the assistant said here; use a template with {% generation %} marks, or one row "
-                "for each answer"
+            raise RowFault(
+                f"messages[{number}]",
+                "the chat template changes earlier text when a conversation goes on, so it cannot be seen what the "
+                "assistant said here; use a template with {% generation %} marks, or one row for each answer",
             )
         spans.append((len(before), len(after) if text.startswith(after) else OPEN_END))
     return spans

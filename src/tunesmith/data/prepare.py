@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.data.encode import Encoder, Placed, TokenRow
-from tunesmith.data.find import find_training, find_validation
+from tunesmith.data.faults import BadRows, Faults
+from tunesmith.data.find import NamedFile, find_training, find_validation, named, refuse_empty
 from tunesmith.data.read import read_rows
-from tunesmith.data.rows import Faults
+from tunesmith.data.rows import RowParser, RowRules, as_columns
 from tunesmith.data.schedule import steps_per_epoch, total_steps, validation_steps
 from tunesmith.data.splits import held_back
 from tunesmith.data.store import RowWriter
@@ -32,8 +33,6 @@ CHUNK_ROWS = 1_000
 """Rows tokenised at a time: enough to keep all threads busy, few enough for memory and progress."""
 
 Log = Callable[[Event], None]
-NamedFile = tuple[Path, str]
-"""A data file and how messages call it."""
 
 
 @dataclass(slots=True)
@@ -44,24 +43,26 @@ class _Counts:
     dropped: int = 0
 
 
-def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
+def prepare(run: Path, plan: Plan, log: Log, rules: RowRules = RowRules()) -> Prepared:  # noqa: B008 - frozen
     """Write `data/` and `data.json` into the run; DataError with all that is wrong if the rows cannot be trained on."""
     training_files, validation_files = _find(run, plan.data, log)
     log(Preparing(rows=0))
-    faults = Faults()
-    training_rows = sum(1 for _ in _read(training_files, faults))
-    validation_rows = sum(1 for _ in _read(validation_files, faults))
-    faults.raise_any()
+    encoder = _encoder(run, plan.data)
+    counted, parse = Faults(), RowParser(rules)
+    training_rows = sum(1 for _ in _read(training_files, counted, parse))
+    validation_rows = sum(1 for _ in _read(validation_files, counted, parse))
+    if counted.count:
+        raise BadRows(_all_faults(encoder, [*training_files, *validation_files], rules, log))
     for rows, files in ((training_rows, training_files), (validation_rows, validation_files)):
-        if files and not rows:
-            raise DataError(f"there is not a single row in {', '.join(name for _, name in files)}")
+        refuse_empty(rows, files)
+    if parse.columns:
+        log(Warned(message=as_columns(parse.columns)))
     chosen = held_back(0 if validation_files else training_rows, plan.data.split_fraction, plan.data.seed)
 
-    encoder = _encoder(run, plan.data)
-    counts = _Counts()
+    faults, counts = Faults(), _Counts()
     temporary = _empty_directory(run / f".{DATA}.tmp")
     with RowWriter(temporary, "training", DATA) as training, RowWriter(temporary, "validation", DATA) as validation:
-        read = itertools.chain(_read(training_files, faults), _read(validation_files, faults))
+        read = _read([*training_files, *validation_files], faults, RowParser(rules))
         for number, row in enumerate(_encoded(encoder, read, faults, log)):
             counts.truncated += row.truncated
             if not any(row.mask):
@@ -83,21 +84,31 @@ def _find(run: Path, part: DataPart, log: Log) -> tuple[list[NamedFile], list[Na
     """Training and validation files. A validation fileset wins over validation files beside the training rows."""
     root = run / "inputs" / "data"
     found = find_training(root)
-    training = [(path, str(path.relative_to(root))) for path in found.training]
-    validation = [(path, str(path.relative_to(root))) for path in found.validation]
-    unused = [str(path.relative_to(root)) for path in found.unused]
+    training, validation = named(found.training, root), named(found.validation, root)
+    unused = [name for _, name in named(found.unused, root)]
     if part.validation == "files":
         unused += [name for _, name in validation]
         root = run / "inputs" / "validation"
-        validation = [(path, f"validation: {path.relative_to(root)}") for path in find_validation(root).validation]
+        validation = named(find_validation(root).validation, root, "validation: ")
     if unused:
         log(Warned(message=f"data files that are not used: {', '.join(unused)}"))
     return training, validation
 
 
-def _read(files: Iterable[NamedFile], faults: Faults) -> Iterator[Placed]:
+def _read(files: Iterable[NamedFile], faults: Faults, parse: RowParser) -> Iterator[Placed]:
     for path, name in files:
-        yield from read_rows(path, name, faults)
+        yield from read_rows(path, name, faults, parse)
+
+
+def _all_faults(encoder: Encoder, files: Sequence[NamedFile], rules: RowRules, log: Log) -> Faults:
+    """What is wrong with any row, be it unlawful or refused by the template: so that one job tells it all."""
+    faults, done = Faults(), 0
+    rows = _read(files, faults, RowParser(rules))
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        encoder.render(chunk, faults)
+        done += len(chunk)
+        log(Preparing(rows=done))
+    return faults
 
 
 def _encoder(run: Path, part: DataPart) -> Encoder:
@@ -114,7 +125,7 @@ def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log)
         done += len(chunk)
         log(Preparing(rows=done))
         if not faults.count:
-            yield from tokens
+            yield from filter(None, tokens)
 
 
 def _counted(plan: Plan, training: RowSet, validation: RowSet, counts: _Counts) -> Prepared:

@@ -7,38 +7,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tunesmith.data.rows import Faults, Row, RowFault, parse_row
-from tunesmith.errors import DataError
+from tunesmith.data.faults import Faults, Place, RowFault
+from tunesmith.data.rows import Row, RowParser
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_rows(path: Path, name: str, faults: Faults) -> Iterator[tuple[str, Row]]:
-    """The lawful rows with their places (`train.jsonl line 17`), in order; the others go into `faults`.
+def read_rows(path: Path, name: str, faults: Faults, parse: RowParser) -> Iterator[tuple[Place, Row]]:
+    """The lawful rows with their places, in order; the others go into `faults`, and reading goes on.
 
     `name` is how messages call the file.
     """
-    for place, found in _values(path, name):
+    for place, found in _values(path, name, faults):
         try:
-            yield place, parse_row(_loaded(found) if isinstance(found, bytes) else found)
-        except DataError as fault:
+            yield place, parse(_loaded(found) if isinstance(found, bytes) else found)
+        except RowFault as fault:
             faults.add(place, fault)
 
 
-def _values(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """Lines as bytes, or the items of an array as they are."""
+def _values(path: Path, name: str, faults: Faults) -> Iterator[tuple[Place, Any]]:
+    """Lines as bytes, or the items of an array as they are; an array that cannot be read is one fault."""
     if path.suffix == ".json" and _begins_as_array(path):
+        content = path.read_bytes().removeprefix(_BOM)
         try:
-            items = _loaded(path.read_bytes().removeprefix(_BOM))
+            items = _loaded(content)
         except RowFault as fault:
-            raise DataError(f"{name}: {fault.message}") from None
-        yield from ((f"{name} item {number}", item) for number, item in enumerate(items, 1))
+            faults.add(Place(name, _line_of(content)), fault)
+            return
+        yield from ((Place(name, number, "item"), item) for number, item in enumerate(items, 1))
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             content = (line.removeprefix(_BOM) if number == 1 else line).strip()
             if content:
-                yield f"{name} line {number}", content
+                yield Place(name, number), content
 
 
 def _begins_as_array(path: Path) -> bool:
@@ -47,6 +49,19 @@ def _begins_as_array(path: Path) -> bool:
         first = file.readline().removeprefix(_BOM).strip()
         rest = file.read(1)
     return first.startswith(b"[") and not (first.endswith(b"]") and rest)
+
+
+def _line_of(content: bytes) -> int:
+    """The line in which `content` stops being UTF-8 or JSON; 1 when neither is the matter."""
+    try:
+        json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except RecursionError:
+        return 1
+    return 1
 
 
 def _loaded(content: bytes) -> Any:

@@ -106,7 +106,7 @@ class ChatTemplate:
         """The text, and the character spans that stood between the template's `generation` marks."""
         try:
             marked = self._template.render(
-                messages=messages,
+                messages=[_as_templates_expect(message) for message in messages],
                 tools=tools,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
@@ -115,6 +115,32 @@ class ChatTemplate:
         except _TEMPLATE_FAULTS as error:
             raise DataError(f"the chat template refuses the messages: {error}") from None
         return _take_marks_out(marked)
+
+
+def _as_templates_expect(message: Message) -> dict[str, Any]:
+    """The message without nulls, with a content, and with the arguments of tool calls as objects rather than JSON.
+
+    So do servers of the OpenAI kind before they render, since templates join strings and apply `tojson` themselves.
+    """
+    found = {key: value for key, value in message.items() if value is not None}
+    found.setdefault("content", "")
+    if isinstance(found.get("tool_calls"), list):
+        found["tool_calls"] = [_with_arguments(call) for call in found["tool_calls"]]
+    return found
+
+
+def _with_arguments(call: Any) -> Any:
+    if not isinstance(call, dict):
+        return call
+    if isinstance(call.get("function"), dict):
+        return {**call, "function": _with_arguments(call["function"])}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        return {**call, "arguments": json.loads(arguments) if arguments.strip() else {}}
+    except (ValueError, RecursionError):
+        return call
 
 
 def _tags(environment: ImmutableSandboxedEnvironment, source: str) -> list[str]:
