@@ -37,6 +37,14 @@ def test_gc_works_by_itself_where_no_server_runs(data_dir: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "1 contents of files: 8 B" in done.output
     assert json.loads(tunesmith("gc", "--output", "json").output)["blobs"] == 0
+    assert tunesmith("gc", "--output", "table").output == "nothing to free: everything here is needed\n"
+
+
+def test_gc_of_a_directory_that_is_none_asks_no_other_platform(tmp_path: Path) -> None:
+    refused = tunesmith("gc", "--data-dir", tmp_path / "typo")
+    assert refused.exit_code == 1
+    assert "holds no tunesmith.db" in refused.output
+    assert not (tmp_path / "typo").exists()
 
 
 def test_gc_asks_the_server_that_has_the_directory(data_dir: Path, tmp_path: Path) -> None:
@@ -48,13 +56,20 @@ def test_gc_asks_the_server_that_has_the_directory(data_dir: Path, tmp_path: Pat
 def test_a_backup_is_restored_into_a_new_directory(data_dir: Path, tmp_path: Path) -> None:
     made = tunesmith("backup", tmp_path / "b.tar")
     assert made.exit_code == 0, made.output
-    assert "1 blobs" in made.output
+    assert "the database and the contents of 1 file," in made.output
     again = tunesmith("backup", tmp_path / "b.tar")
     assert again.exit_code == 1
     back = tunesmith("restore", tmp_path / "b.tar", "--data-dir", tmp_path / "new")
     assert back.exit_code == 0, back.output
+    assert [path for path in (tmp_path / "new").rglob("*") if path.stat().st_mode & 0o077] == []
     with LiveServer(Settings(data_dir=tmp_path / "new", port=0)) as live:
         assert live.http.get(f"{FILES}/kept/-/f").content == b"needed"
+
+
+def test_a_backup_into_a_directory_that_is_not_there_says_so(data_dir: Path, tmp_path: Path) -> None:
+    refused = tunesmith("backup", tmp_path / "none" / "b.tar")
+    assert refused.exit_code == 1
+    assert f"there is no directory {tmp_path / 'none'}" in refused.output
 
 
 def test_the_database_of_a_postgresql_server_is_left_to_pg_dump(

@@ -258,6 +258,27 @@ def test_files_are_uploaded_and_the_fileset_made(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("path", "remote", "said"),
+    [
+        ("base", "", "base is in fileset default/triage, in base/"),
+        ("base", "a", "base is in fileset default/triage, in a/base/"),
+        ("base/", "", "base/ is in fileset default/triage"),
+        ("base/", "a", "base/ is in fileset default/triage, in a/"),
+        ("base/f", "", "base/f is in fileset default/triage"),
+        ("base/f", "a/", "base/f is in fileset default/triage, in a/"),
+        ("base/f", "a/g", "base/f is in fileset default/triage, as a/g"),
+    ],
+)
+def test_an_upload_says_where_files_are_if_not_at_the_root(tmp_path, monkeypatch, path, remote, said):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "f").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    platform = Platform(samples.FILESET, samples.FILE, samples.FILESET)
+    result = run(platform, "--output", "table", "files", "upload", path, "triage", *([remote] if remote else []))
+    assert result.stdout == f"{said}\n", result.output
+
+
+@pytest.mark.parametrize(
     "arguments", [["files", "upload", "/nowhere/at/all", "x"], ["--output", "xml", "jobs", "list"], ["jobs", "show"]]
 )
 def test_misuse_is_exit_code_2(arguments):

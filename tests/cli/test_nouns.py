@@ -36,7 +36,10 @@ def test_a_model_is_not_waited_for_when_told_so():
 def test_a_checkpoint_that_cannot_be_read_says_why_and_exits_with_1():
     result = run(Platform(PENDING, FAILED), "models", "create", "smol", "--fileset", "smol")
     assert result.exit_code == 1
-    assert result.stderr == "the checkpoint of model 'default/smol' cannot be read: config.json: there is none\n"
+    assert result.stderr == (
+        "the checkpoint of model 'default/smol' cannot be read: config.json: there is none "
+        "(the model stays, and is read again when its fileset changes)\n"
+    )
 
 
 def test_a_change_of_a_model_keeps_the_other_fields_and_sends_nothing_of_the_platform():
@@ -206,6 +209,14 @@ def test_a_secrets_description_changes_without_its_value():
     platform = Platform(samples.SECRET)
     assert run(platform, "secrets", "update", "hf", "--description", "new").exit_code == 0
     assert platform.body == {"description": "new"}
+
+
+@pytest.mark.parametrize("noun", ["workspaces", "models"])
+def test_a_name_that_cannot_be_is_answered_with_the_rule_and_not_with_a_pattern(noun):
+    more = ["--fileset", "f"] if noun == "models" else []
+    refused = run(Platform(), noun, "create", "Bad Name", *more)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("name: 'Bad Name' is not a lawful name: 2 to 63 characters, a lower-case letter")
 
 
 def test_members_come_and_go():

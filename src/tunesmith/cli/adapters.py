@@ -135,4 +135,4 @@ def disable(ctx: typer.Context, name: str) -> None:
 
 
 def _switch(shell: Session, name: str, *, enabled: bool) -> None:
-    render.one(shell, shell.client.adapters.update(name, enabled=enabled), LINE)
+    render.one(shell, shell.client.adapters.update(name, enabled=enabled), ADAPTER)

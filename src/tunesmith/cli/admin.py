@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,8 +71,10 @@ def backup(
             "the database is a PostgreSQL server, whose backups are pg_dump's: run pg_dump first, then copy blobs/ and "
             f"secret.key of {settings.data_dir} (blobs never change, so rsync will do), with no `tunesmith gc` between"
         )
+    if not file.absolute().parent.is_dir():
+        raise BadRequest(f"there is no directory {file.absolute().parent} to write {file.name} into; make it first")
     made = make(settings.data_dir, file)
-    typer.echo(f"{file}: {made.blobs} blobs, {made.bytes:,} bytes in all")
+    typer.echo(f"{file}: the database and {_contents(made.blobs)}, {render.size(made.bytes)} in all")
 
 
 def restore(
@@ -82,8 +85,12 @@ def restore(
     _refuse_client_alone()
     from tunesmith.control.backup import restore as take_back
 
-    made = take_back(file, data_dir.expanduser().absolute())
-    typer.echo(f"{data_dir}: {made.blobs} blobs; start it with `tunesmith up --data-dir {data_dir}`")
+    before = os.umask(0o077)  # as the server does: what is written is this user's alone
+    try:
+        made = take_back(file, data_dir.expanduser().absolute())
+    finally:
+        os.umask(before)
+    typer.echo(f"{data_dir}: the database and {_contents(made.blobs)}; serve it: tunesmith up --data-dir {data_dir}")
 
 
 def gc(
@@ -100,7 +107,10 @@ def gc(
     if shell.base_url is None and find_spec("sqlalchemy"):  # else this is the client alone
         from tunesmith.control.garbage import collect_alone
 
-        alone = collect_alone(_settings(data_dir), dry_run=dry_run)
+        settings = _settings(data_dir)
+        if data_dir and not settings.database_url and not (settings.data_dir / "tunesmith.db").exists():
+            raise BadRequest(f"{data_dir} holds no tunesmith.db, so it is no data directory; name the right --data-dir")
+        alone = collect_alone(settings, dry_run=dry_run)
     found = (shell.client.gc(dry_run=dry_run) if alone is None else alone).model_dump(mode="json")
     if shell.json:
         render.print_json(found)
@@ -108,17 +118,25 @@ def gc(
         _show_collected(found)
 
 
+def _contents(count: int) -> str:
+    """Blobs, for people."""
+    return "the contents of 1 file" if count == 1 else f"the contents of {count:,} files"
+
+
 def _show_collected(found: dict[str, Any]) -> None:
-    typer.echo("Would free:" if found["dry_run"] else "Freed:")
-    for noun, count, size in (
+    counts = (
         ("contents of files", found["blobs"], found["blob_bytes"]),
         ("runs of ended jobs", found["runs"], found["run_bytes"]),
         ("leftover directories", found["leftovers"], found["leftover_bytes"]),
-    ):
-        typer.echo(f"  {count:>8,} {noun}: {render.size(size)}")
-    typer.echo(
-        f"  {render.size(found['bytes'])} in all; {found['cached_files']:,} remote files are fetched again when read"
     )
+    lines = [f"  {count:>8,} {noun}: {render.size(size)}" for noun, count, size in counts if count]
+    if found["cached_files"]:
+        lines.append(f"  {found['cached_files']:>8,} copies of remote files, which come again when they are read")
+    if not lines:
+        typer.echo("nothing to free: everything here is needed")
+        return
+    typer.echo("\n".join(["Would free:" if found["dry_run"] else "Freed:", *lines]))
+    typer.echo(f"  {render.size(found['bytes'])} in all")
 
 
 def _settings(data_dir: Path | None) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +37,9 @@ FilesetName = Annotated[str, typer.Argument(help="Fileset, name or workspace/nam
 @app.command()
 def upload(
     ctx: typer.Context,
-    path: Annotated[str, typer.Argument(help="File or directory; `dir/` puts its contents at the top.")],
+    path: Annotated[
+        str, typer.Argument(help="File or directory; `dir/` puts its contents at the top, `dir` the directory itself.")
+    ],
     fileset: Annotated[str, typer.Argument(help="Fileset, name or workspace/name; made if there is none.")],
     remote_path: Annotated[str, typer.Argument(help="Where in the fileset.")] = "",
     purpose: Annotated[str, typer.Option(help="generic, dataset or model, when the fileset is made.")] = "generic",
@@ -56,7 +58,7 @@ def upload(
     if shell.json:
         render.print_json(there.model_dump(mode="json"))
         return
-    typer.echo(f"{path} is in fileset {there.workspace}/{there.name}")
+    typer.echo(f"{path} is in fileset {there.workspace}/{there.name}{_placed(path, remote_path)}")
 
 
 @app.command()
@@ -109,6 +111,16 @@ def remove(
     make_sure(f"Delete {remote_path} from fileset {fileset}?", yes)
     shell.client.files.delete(fileset, remote_path)
     render.gone(shell, remote_path)
+
+
+def _placed(path: str, remote_path: str) -> str:
+    """Where an upload is in its fileset, if that is not its root under its own name."""
+    top = PurePosixPath(remote_path)
+    if Path(path).is_dir() and not path.endswith("/"):
+        return f", in {top / Path(path).resolve().name}/"
+    if remote_path.endswith("/") or Path(path).is_dir():
+        return f", in {top}/" if remote_path else ""
+    return f", as {top}" if remote_path else ""
 
 
 def show_filesets(shell: Session, asked: lists.Asked) -> None:

@@ -12,15 +12,15 @@ from tunesmith.cli import lists, render
 from tunesmith.cli.session import Session, make_sure, session
 
 if TYPE_CHECKING:
-    from tunesmith.api.models import Model
+    from tunesmith.api.models import Adapter, Model
 
-app = typer.Typer(help="Models.", no_args_is_help=True)
+app = typer.Typer(help="Models: checkpoints, what is known about them, and their adapters.", no_args_is_help=True)
 
 LINE: render.Columns[Model] = {
     "NAME": lambda model: model.name,
     "FAMILY": lambda model: model.spec.family if model.spec else model.custom_fields.get("spec_status"),
     "PARAMETERS": lambda model: model.spec.base_num_parameters if model.spec else None,
-    "ADAPTERS": lambda model: ", ".join(adapter.name for adapter in model.adapters),
+    "ADAPTERS": lambda model: ", ".join(of_model(adapter) for adapter in model.adapters),
     "CREATED": lambda model: model.created_at,
 }
 MODEL: render.Columns[Model] = {
@@ -38,7 +38,7 @@ MODEL: render.Columns[Model] = {
     "chat template": lambda model: model.spec and bool(model.spec.is_chat),
     "GPUs for LoRA": lambda model: model.spec and model.spec.minimum_gpus_lora,
     "GPUs for all weights": lambda model: model.spec and model.spec.minimum_gpus_all_weights,
-    "adapters": lambda model: "\n".join(f"{it.name} {'' if it.enabled else '(disabled)'}" for it in model.adapters),
+    "adapters": lambda model: "\n".join(of_model(adapter) for adapter in model.adapters),
     "served by": lambda model: ", ".join(model.model_providers),
     "custom fields": lambda model: ", ".join(f"{key}={value}" for key, value in own_fields(model).items()),
     "linear layers": lambda model: layers(model),
@@ -102,7 +102,8 @@ def list_models(
     """Models."""
     shell = session(ctx)
     asked = lists.Asked(filter, sort, limit, all_workspaces, project)
-    lists.show(shell, shell.client.models.list, LINE, "no models yet; `tunesmith models create` makes one", asked)
+    nothing = "no models yet; `tunesmith models create NAME --fileset FILESET` makes one"
+    lists.show(shell, shell.client.models.list, LINE, nothing, asked)
 
 
 @app.command()
@@ -158,6 +159,11 @@ def delete(ctx: typer.Context, name: str, yes: lists.Yes = False) -> None:
 def own_fields(model: Model) -> dict[str, Any]:
     """The custom fields that a user gave, without what the platform says about reading the checkpoint."""
     return {key: value for key, value in model.custom_fields.items() if key not in ("spec_status", "spec_error")}
+
+
+def of_model(adapter: Adapter) -> str:
+    """An adapter beside its model."""
+    return adapter.name if adapter.enabled else f"{adapter.name} (disabled)"
 
 
 def layers(model: Model) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,13 @@ class Shown(Protocol):
 
 M = TypeVar("M", bound=Shown)
 
+GAP = 2
+"""Blanks that rich puts beside a column."""
+READABLE = 7
+"""Characters that a column is left with."""
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal would obey instead of showing it."""
+
 Columns = Mapping[str, Callable[[M], object]]
 """Heading, and how to get the cell."""
 
@@ -33,9 +41,11 @@ COLOURS = {
     "bad": "red",
     "completed": "green",
     "READY": "green",
+    "failed": "red",
     "error": "red",
     "ERROR": "red",
     "active": "cyan",
+    "pending": "cyan",
     "PENDING": "cyan",
     "cancelled": "yellow",
     "cancelling": "yellow",
@@ -47,13 +57,18 @@ def many(session: Session, items: Iterable[M], columns: Columns[M], nothing: str
     if session.json:
         print_json([item.model_dump(mode="json") for item in items])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, overflow="fold")
-    for item in items:
-        table.add_row(*[cell(get(item)) for get in columns.values()])
     console = Console(highlight=False)
-    console.print(table if table.row_count else nothing)
+    rows = [[line(get(item)) for get in columns.values()] for item in items]
+    if not rows:
+        console.print(nothing)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, width in zip(columns, fitting(list(columns), rows, console.width), strict=True):
+        cut = width is not None
+        table.add_column(heading, max_width=width, no_wrap=cut, overflow="ellipsis" if cut else "fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def one(session: Session, item: M, columns: Columns[M]) -> None:
@@ -79,6 +94,25 @@ def gone(session: Session, name: str) -> None:
     sys.stdout.write(f"{name} is deleted\n")
 
 
+def fitting(headings: list[str], rows: list[list[Text]], room: int) -> list[int | None]:
+    """How wide columns may be so that an item is one line of `room`; None = as wide as they are.
+
+    The widest is cut first, down to READABLE. Names, and the first and the last column, stay whole.
+    """
+    widths = [max(len(heading), *(row[at].cell_len for row in rows)) for at, heading in enumerate(headings)]
+    cut: list[int | None] = [None] * len(widths)
+    middle = [at for at in range(1, len(widths) - 1) if headings[at] != "NAME"]
+    excess = sum(widths) + GAP * len(widths) - room
+    while excess > 0 and middle:
+        widest = max(middle, key=lambda at: widths[at])
+        if widths[widest] <= READABLE:
+            break
+        widths[widest] -= 1
+        cut[widest] = widths[widest]
+        excess -= 1
+    return cut
+
+
 def print_json(value: Any) -> None:
     """JSON on the standard output, readable and complete."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -94,7 +128,12 @@ def cell(value: object) -> Text:
         return Text(value.replace(tzinfo=value.tzinfo or UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S"))
     if isinstance(value, int):
         return Text(f"{value:,}")
-    return Text(str(value), style=COLOURS.get(str(value), ""))
+    return Text(UNPRINTABLE.sub("\ufffd", str(value)), style=COLOURS.get(str(value), ""))
+
+
+def line(value: object) -> Text:
+    """As `cell`, on one line."""
+    return cell(" ".join(value.split()) if isinstance(value, str) else value)
 
 
 def size(count: int) -> str:

@@ -111,7 +111,10 @@ def rotate(ctx: typer.Context) -> None:
     if shell.json:
         render.print_json(done.model_dump(mode="json"))
         return
-    typer.echo(f"{done.rotated_secrets} secrets are encrypted under a new key")
+    count = done.rotated_secrets
+    typer.echo(
+        "1 secret is encrypted under a new key" if count == 1 else f"{count:,} secrets are encrypted under a new key"
+    )
 
 
 def read_value(name: str, stdin: bool) -> str:

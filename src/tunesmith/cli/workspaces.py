@@ -27,11 +27,12 @@ WORKSPACE: render.Columns[Workspace] = {
     "created": lambda workspace: workspace.created_at,
     "updated": lambda workspace: workspace.updated_at,
 }
-MEMBER: render.Columns[Member] = {
+MEMBERS: render.Columns[Member] = {
     "PRINCIPAL": lambda member: member.principal,
     "ROLES": lambda member: ", ".join(member.roles),
     "SINCE": lambda member: member.granted_at,
 }
+MEMBER: render.Columns[Member] = {heading.lower(): get for heading, get in MEMBERS.items()}
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Viewer, Editor or Admin. Repeatable.")]
 
@@ -84,7 +85,8 @@ def delete(ctx: typer.Context, name: str, yes: lists.Yes = False) -> None:
 def list_members(ctx: typer.Context) -> None:
     """Members of the workspace."""
     shell = session(ctx)
-    render.many(shell, shell.client.workspaces.members.list().data, MEMBER, "no members")
+    nothing = "no members yet; `tunesmith workspaces members create PRINCIPAL` lets somebody in"
+    render.many(shell, shell.client.workspaces.members.list().data, MEMBERS, nothing)
 
 
 @members.command("create")

@@ -32,6 +32,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesmith.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, TunesmithError
+from tunesmith.refs import FIRST_LOOK, NAME_PATTERN, NAME_RULE
 
 _WHERE = frozenset({"body", "query", "path", "header"})
 _PROSE_LIMIT = 2000  # characters of an answer that is no JSON
@@ -196,5 +197,8 @@ def lines(errors: Iterable[Mapping[str, Any]]) -> list[str]:
         loc = [str(part) for part in error.get("loc", ())]
         where = ".".join(loc[1:] if loc and loc[0] in _WHERE else loc)
         message = str(error.get("msg", error)).removeprefix("Value error, ")
+        context = error.get("ctx")
+        if isinstance(context, Mapping) and context.get("pattern") in (NAME_PATTERN, FIRST_LOOK):
+            message = f"'{str(error.get('input', ''))[:80]}' is not a lawful name: {NAME_RULE}"
         found.append(f"{where}: {message}" if where else message)
     return found

@@ -220,7 +220,10 @@ class AsyncModels(AsyncResource):
             status = model.custom_fields.get("spec_status")
             if status == "failed":
                 why = model.custom_fields.get("spec_error") or "it does not say why"
-                raise SpecFailed(f"the checkpoint of model '{model.workspace}/{model.name}' cannot be read: {why}")
+                raise SpecFailed(
+                    f"the checkpoint of model '{model.workspace}/{model.name}' cannot be read: {why} (the model stays, "
+                    "and is read again when its fileset changes)"
+                )
             if status != "pending" and (model.spec or not model.fileset):
                 return model
             if time.monotonic() >= deadline:
