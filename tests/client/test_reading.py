@@ -32,6 +32,14 @@ def test_a_list_reads_through_all_its_pages():
     assert [model.name for model in listed] == list("abcde")  # and again
 
 
+def test_a_list_and_a_client_say_what_they_are():
+    client = Platform(page(samples.PROJECT, pages=3)).client()
+    assert repr(client).endswith("Tunesmith('http://platform', workspace='default')"), repr(client)
+    shown = repr(client.projects.list())
+    assert shown.startswith("Pages(page 1 of 3, ")
+    assert samples.PROJECT["name"] in shown
+
+
 def test_the_question_stays_the_same_from_page_to_page():
     platform = Platform(page(samples.JOB, pages=2), page(samples.JOB, number=2, pages=2))
     list(platform.client().jobs.list(status="error", sort="name", page_size=1))

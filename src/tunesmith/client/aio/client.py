@@ -17,6 +17,7 @@ from tunesmith.client.aio.files import AsyncFiles
 from tunesmith.client.aio.inference import AsyncInference
 from tunesmith.client.aio.jobs import AsyncJobs
 from tunesmith.client.aio.models import AsyncModels
+from tunesmith.client.aio.previews import AsyncPreviews
 from tunesmith.client.aio.projects import AsyncProjects
 from tunesmith.client.aio.secrets import AsyncSecrets
 from tunesmith.client.aio.transport import AsyncTransport
@@ -56,7 +57,11 @@ class AsyncTunesmith:
         self.adapters = AsyncAdapters(link, self.workspace)
         self.jobs = AsyncJobs(link, self.workspace)
         self.customization = AsyncCustomization(link, self.workspace)
+        self.previews = AsyncPreviews(link, self.workspace)
         self.inference = AsyncInference(link, self.workspace)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r}, workspace={self.workspace!r})"
 
     async def live(self) -> JsonObject:
         """Whether the platform's process answers."""

@@ -45,6 +45,12 @@ class AsyncPages(Generic[T]):
         query["filter"] = wire.narrowed(filter)
         return cls(transport, answer, path, query, await transport.get(answer, path, query))
 
+    def __repr__(self) -> str:
+        page = self.pagination
+        return (
+            f"{type(self).__name__}(page {page.page} of {page.total_pages}, {page.total_results} in all: {self.data!r})"
+        )
+
     async def __aiter__(self) -> AsyncIterator[T]:
         for item in self.data:
             yield item

@@ -59,6 +59,9 @@ class Tunesmith:
         self.customization = Customization(link, self.workspace)
         self.inference = Inference(link, self.workspace)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r}, workspace={self.workspace!r})"
+
     def live(self) -> JsonObject:
         """Whether the platform's process answers."""
         return self._object(paths.HEALTH_LIVE)

@@ -46,6 +46,12 @@ class Pages(Generic[T]):
         query["filter"] = wire.narrowed(filter)
         return cls(transport, answer, path, query, transport.get(answer, path, query))
 
+    def __repr__(self) -> str:
+        page = self.pagination
+        return (
+            f"{type(self).__name__}(page {page.page} of {page.total_pages}, {page.total_results} in all: {self.data!r})"
+        )
+
     def __iter__(self) -> Iterator[T]:
         for item in self.data:
             yield item
