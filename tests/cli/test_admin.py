@@ -30,6 +30,18 @@ def tunesmith(*args: object) -> Result:
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
+def test_what_the_command_line_says_wins_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunesmith.server import main
+
+    served: list[Settings] = []
+    monkeypatch.setattr(main, "serve", served.append)
+    monkeypatch.setenv("TUNESMITH_PORT", "1234")
+    monkeypatch.setenv("TUNESMITH_DATABASE_URL", "postgresql://from/environment")
+    assert tunesmith("up", "--data-dir", tmp_path, "--database-url", "postgresql://me@db/tunes").exit_code == 0
+    (asked,) = served
+    assert (asked.data_dir, asked.port, asked.database_url) == (tmp_path, 1234, "postgresql://me@db/tunes")
+
+
 def test_gc_works_by_itself_where_no_server_runs(data_dir: Path) -> None:
     counted = tunesmith("gc", "--dry-run", "--output", "json")
     assert json.loads(counted.output)["blobs"] == 1

@@ -42,16 +42,28 @@ def up(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where everything is kept (default: ~/.tunesmith).", file_okay=False)
     ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A PostgreSQL database, as in postgresql://user@host/name (default: SQLite in the data directory). "
+            "Everybody on the machine can read a command line: a password belongs into TUNESMITH_DATABASE_URL."
+        ),
+    ] = None,
 ) -> None:
     """Start the platform on this machine. Ctrl-C stops it.
 
-    What is not given is taken from TUNESMITH_HOST, TUNESMITH_PORT and TUNESMITH_DATA_DIR.
+    What is not given is taken from TUNESMITH_HOST, TUNESMITH_PORT, TUNESMITH_DATA_DIR and TUNESMITH_DATABASE_URL.
     """
     _refuse_client_alone()
     from tunesmith.server.main import serve
     from tunesmith.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir and data_dir.expanduser()}
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "data_dir": data_dir and data_dir.expanduser(),
+        "database_url": database_url,
+    }
     serve(replace(Settings.from_environment(), **{key: value for key, value in given.items() if value is not None}))
 
 
