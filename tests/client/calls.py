@@ -30,6 +30,15 @@ CALLS = [
     Call("auth_discovery", {}, "GET", "AUTH_DISCOVERY", {"auth_enabled": False}),
     Call("gc", {"dry_run": True}, "POST", "COLLECT_GARBAGE", samples.COLLECTED, body={"dry_run": True}),
     Call("customization.health", {}, "GET", "CUSTOMIZATION_HEALTH", {"status": "ok"}),
+    Call(
+        "previews.create",
+        {"model": "smol", "dataset": "triage", "rows": 1, "workspace": "ws"},
+        "POST",
+        "PREVIEWS",
+        samples.PREVIEW,
+        body={"model": "smol", "dataset": "triage", "rows": 1},
+        parts={"workspace": "ws"},
+    ),
     Call("workspaces.create", {"name": "ws"}, "POST", "WORKSPACES", samples.WORKSPACE, body={"name": "ws"}),
     Call(
         "workspaces.update",

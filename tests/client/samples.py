@@ -25,6 +25,21 @@ COLLECTED = {
     "leftover_bytes": 0,
     "bytes": 10,
 }
+PREVIEW = {
+    "sequence_limit": 2048,
+    "rows": [
+        {
+            "file": "train.jsonl",
+            "line": 1,
+            "format": "text",
+            "segments": [{"text": "hi", "trained": True, "tokens": 1}],
+            "tokens": 1,
+            "trained_tokens": 1,
+            "whole_tokens": 1,
+            "truncated": False,
+        }
+    ],
+}
 DELETED = {"message": "gone", "id": "ws"}
 MEMBER = {"principal": "a@b", "roles": ["Viewer"], "granted_at": AT + "Z", "granted_by": None}
 PROJECT = {"id": "p-1", "name": "mail", "workspace": "default", "description": None, **STAMPS}

@@ -62,6 +62,8 @@ JOB_STATUS = JOB + "/status"
 JOB_CANCEL = JOB + "/cancel"
 JOB_LOGS = JOB + "/logs"
 
+PREVIEWS = _CUSTOMIZATION + "/previews"
+
 DEPLOYMENT_CONFIGS = _MODELS + "/deployment-configs"
 DEPLOYMENT_CONFIG = DEPLOYMENT_CONFIGS + "/{name}"
 DEPLOYMENTS = _MODELS + "/deployments"

@@ -22,6 +22,7 @@ from tunesmith.control.garbage import Garbage
 from tunesmith.control.hub import Hub
 from tunesmith.control.jobs import JobService
 from tunesmith.control.models import ModelService
+from tunesmith.control.previews import PreviewService
 from tunesmith.control.projects import ProjectService
 from tunesmith.control.routing import Routing
 from tunesmith.control.runs import Runs
@@ -101,6 +102,7 @@ class Services:
         )
         self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
         self.jobs = JobService(self.database, self.contents, self.data_dir, self._stirred.set)
+        self.previews = PreviewService(self.database, self.contents, self.data_dir)
         self.deployments = DeploymentService(self.database, self._reconcile.set)
         self.routing = Routing(self.database, self.reconciler)
 

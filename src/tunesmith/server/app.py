@@ -20,6 +20,7 @@ from tunesmith.server import (
     jobs,
     manual,
     models,
+    previews,
     projects,
     secrets,
     workspaces,
@@ -29,7 +30,7 @@ from tunesmith.server.body import Body
 from tunesmith.server.logs import Requests
 from tunesmith.settings import Settings
 
-ROUTERS = (models, adapters, filesets, jobs, health, workspaces, projects, secrets, hub, deployments, gateway, manual)
+ROUTERS = (models, adapters, filesets, jobs, health, workspaces, projects, secrets, hub, deployments, gateway, previews, manual)
 """In the order in which a request is held against them: what is asked for most often comes first."""
 
 

@@ -19,6 +19,7 @@ from tunesmith.client.sync.files import Files
 from tunesmith.client.sync.inference import Inference
 from tunesmith.client.sync.jobs import Jobs
 from tunesmith.client.sync.models import Models
+from tunesmith.client.sync.previews import Previews
 from tunesmith.client.sync.projects import Projects
 from tunesmith.client.sync.secrets import Secrets
 from tunesmith.client.sync.transport import Transport
@@ -57,6 +58,7 @@ class Tunesmith:
         self.adapters = Adapters(link, self.workspace)
         self.jobs = Jobs(link, self.workspace)
         self.customization = Customization(link, self.workspace)
+        self.previews = Previews(link, self.workspace)
         self.inference = Inference(link, self.workspace)
 
     def __repr__(self) -> str:
