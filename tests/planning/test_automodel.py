@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.planning.test_every_knob_counts import BASE, FACTS, changed
+from tests.planning.knobs import BASE, FACTS, changed
 from tunesmith.errors import Invalid
 from tunesmith.handoff.plan import EachEpoch, Epochs, EverySteps, FirstOf, FractionOfEpoch
 from tunesmith.planning.automodel import Lowered, lower

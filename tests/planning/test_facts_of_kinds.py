@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.planning.knobs import BASE, FACTS
 from tests.planning.published import PUBLISHED
-from tests.planning.test_every_knob_counts import BASE, FACTS
 from tests.planning.test_parameters import TINY, unquantised
 from tunesmith.api.models import MambaConfig, MoeConfig
 from tunesmith.errors import Invalid, NotBuilt
@@ -89,7 +89,7 @@ def test_rerankers_are_recognised_and_are_no_embedding_models() -> None:
     ("changes", "error", "message"),
     [
         ({"is_reranker": True}, Invalid, "default/base .* cannot be fine-tuned; .* take an embedding model"),
-        ({"is_embedding": True}, NotBuilt, "is taken for an embedding model, .* take a causal language model"),
+        ({"is_embedding": True}, Invalid, "is taken for an embedding model, .* set training.finetuning_type to lora_m"),
         ({"quantization": "gptq"}, NotBuilt, r"is quantised \(gptq\), .* take the unquantised checkpoint"),
     ],
 )
@@ -98,6 +98,30 @@ def test_what_cannot_be_trained_is_refused_with_an_alternative(
 ) -> None:
     with pytest.raises(error, match=message):
         lower(AutomodelJobInput.model_validate(BASE), replace(FACTS, **changes), run="r", model="default/base")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"is_embedding": True}, NotBuilt, "is taken for an embedding model, .* take a causal language model"),
+        (
+            {"quantization": "gptq"},
+            Invalid,
+            r"all_weights cannot be trained on default/base, .* quantised \(gptq\); take",
+        ),
+    ],
+)
+def test_all_weights_have_their_own_rules(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    asked = AutomodelJobInput.model_validate({**BASE, "training": {"finetuning_type": "all_weights"}})
+    with pytest.raises(error, match=message) as refusal:
+        lower(asked, replace(FACTS, **changes), run="r", model="default/base")
+    assert type(refusal.value) is error
+
+
+def test_tokens_that_begin_and_end_a_text_are_what_the_configuration_says() -> None:
+    known = facts({**TINY, "bos_token_id": 1, "eos_token_id": [3, 2, True]}, unquantised())
+    assert (known.start_ids, known.end_ids) == ((1,), (2, 3))
+    assert facts({**TINY, "bos_token_id": None}, unquantised()).start_ids == ()
 
 
 @pytest.mark.parametrize(

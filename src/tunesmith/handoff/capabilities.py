@@ -18,8 +18,11 @@ class Capability:
     field: str
     """Dotted path in the spec."""
     values: tuple[Any, ...]
+    """() = none of its values yet."""
     proof: str
     """The test that shows it."""
+    instead: str = ""
+    """What to do where there is no value to use."""
 
 
 CAPABILITIES: tuple[Capability, ...] = (
@@ -35,5 +38,44 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("automodel", "parallelism.num_gpus_per_node", (1,), "tests/planning/test_every_knob_counts.py"),
     Capability("automodel", "integrations.wandb", (None,), "tests/planning/test_every_knob_counts.py"),
     Capability("automodel", "integrations.mlflow", (None,), "tests/planning/test_every_knob_counts.py"),
-    Capability("automodel", "deployment_config", (None,), "tests/planning/test_every_knob_counts.py"),
+    Capability("unsloth", "model.load_in_4bit", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "model.load_in_8bit", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "model.dtype", ("auto", "bfloat16"), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "model.trust_remote_code", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "model.device_map", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "model.rope_scaling", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "dataset.text_field", ("text",), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "dataset.packing", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.finetuning_type", ("lora",), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.bias", ("none",), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.use_rslora", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.use_dora", (False,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.loftq_config", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.modules_to_save", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.layer_replication", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "training.lora.init_lora_weights", (True,), "tests/planning/test_unsloth.py"),
+    Capability(
+        "unsloth",
+        "schedule.lr_scheduler_type",
+        ("linear", "cosine", "constant", "constant_with_warmup"),
+        "tests/planning/test_unsloth.py",
+    ),
+    Capability("unsloth", "schedule.lr_scheduler_kwargs", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "schedule.logging_steps", (1,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "schedule.save_steps", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "schedule.eval_steps", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "optimizer.optim", ("adamw_torch", "adamw_torch_fused"), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "optimizer.label_smoothing_factor", (0.0,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "optimizer.neftune_noise_alpha", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "hardware.precision", ("bf16",), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "output.save_method", ("lora",), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "integrations.wandb", (None,), "tests/planning/test_unsloth.py"),
+    Capability("unsloth", "integrations.mlflow", (None,), "tests/planning/test_unsloth.py"),
+    Capability(
+        "rl",
+        "training.type",
+        (),
+        "tests/planning/test_rl.py",
+        instead="automodel, which learns from rows or from a teacher, until it is",
+    ),
 )

@@ -6,10 +6,6 @@ lawful but unbuilt values last of all.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
-from tunesmith.errors import Invalid, NotBuilt
-from tunesmith.handoff.capabilities import CAPABILITIES
 from tunesmith.handoff.plan import (
     Cadence,
     DataPart,
@@ -25,20 +21,34 @@ from tunesmith.handoff.plan import (
     SchedulePart,
     Stop,
 )
-from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
+from tunesmith.planning.facts import ModelFacts
+from tunesmith.planning.pairs import refuse_unequal_pair
+from tunesmith.planning.parallelism import refuse_more_than_here, refuse_uneven_experts
+from tunesmith.planning.rules import (
+    context_warnings,
+    label_warnings,
+    refuse_embedding,
+    refuse_models_without_answers,
+    refuse_quantised,
+    refuse_unbuilt,
+    refuse_untrainable,
+    sequence_limit,
+    targets,
+    tracker_secrets,
+)
 from tunesmith.planning.submission import Finetuning, Lowered, Named, Needs, Result, SecretUse, Written
 from tunesmith.spec.automodel import (
     AutomodelJobInput,
     AutomodelJobOutput,
     AutomodelSpec,
-    Lora,
     Optimizer,
     OutputResponse,
     Schedule,
 )
-from tunesmith.spec.base import DeploymentParams, leaf
+from tunesmith.spec.base import DeploymentParams
+from tunesmith.spec.parts import Lora
 
-__all__ = ["Lowered", "canonical", "deployment", "lower", "named", "needs", "result", "secrets", "targets"]
+__all__ = ["Lowered", "canonical", "deployment", "lower", "named", "needs", "result", "secrets", "warnings"]
 
 DEFAULT_SEED = 1111
 SPLIT_FRACTION = 0.1
@@ -62,13 +72,12 @@ def named(spec: AutomodelSpec) -> Named:
 def result(spec: AutomodelJobInput | AutomodelJobOutput) -> Result:
     """What the job makes: an adapter for lora without merge, else a model."""
     tuned: Finetuning = spec.training.finetuning_type
-    if tuned == "lora" and spec.training.lora and spec.training.lora.merge:
-        tuned = "lora_merged"
+    merged = tuned == "lora" and not spec.training.makes_adapter
     return Result(
         name=spec.output.name if spec.output else None,
         description=spec.output.description if spec.output else None,
-        kind="adapter" if tuned == "lora" else "model",
-        finetuning_type=tuned,
+        kind="adapter" if spec.training.makes_adapter else "model",
+        finetuning_type="lora_merged" if merged else tuned,
     )
 
 
@@ -81,14 +90,13 @@ def canonical(spec: AutomodelJobInput, name: str) -> AutomodelJobOutput:
 
 def needs(spec: AutomodelSpec) -> Needs:
     """Devices over all nodes."""
-    p = spec.parallelism
-    return Needs(p.num_nodes * p.num_gpus_per_node, p.num_nodes, profile=spec.training.execution_profile)
+    asked = spec.parallelism
+    return Needs(asked.devices, asked.num_nodes, profile=spec.training.execution_profile)
 
 
 def secrets(spec: AutomodelSpec) -> tuple[SecretUse, ...]:
     """What the trackers' keys are called."""
-    key = leaf(spec, "integrations.wandb.api_key_secret")
-    return (SecretUse("WANDB_API_KEY", key, "spec.integrations.wandb.api_key_secret"),) if key else ()
+    return tracker_secrets(spec.integrations)
 
 
 def deployment(spec: AutomodelSpec) -> str | DeploymentParams | None:
@@ -103,14 +111,16 @@ def lower(
     run: str,
     model: str,
     chat_template: str = "",
-    teacher: ModelFacts | None = None,  # noqa: ARG001 distillation is not built
-    devices_here: int | None = None,  # noqa: ARG001 more than one device is not built
+    teacher: ModelFacts | None = None,
+    devices_here: int | None = None,
 ) -> Lowered:
     """As `dialects.Lower` says."""
-    _refuse_what_cannot_be_trained(facts, model)
-    _refuse_what_is_not_built(spec)
     lora = spec.training.lora or Lora()
-    limit = min(spec.training.max_seq_length, facts.context_size or spec.training.max_seq_length)
+    _refuse_unlawful(spec, facts, model, teacher, devices_here)
+    modules = targets(facts.linears, lora.target_modules, lora.exclude_modules, "training.lora")
+    refuse_untrainable(facts, model, "model")
+    refuse_unbuilt("automodel", spec)
+    limit = sequence_limit(spec.training.max_seq_length, facts)
     seed = DEFAULT_SEED if spec.schedule.seed is None else spec.schedule.seed
     plan = Plan(
         run=run,
@@ -127,7 +137,7 @@ def lower(
             split_fraction=SPLIT_FRACTION,
             seed=seed,
         ),
-        adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=targets(facts.linears, lora)),
+        adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules),
         optimizer=_optimizer(spec.optimizer),
         schedule=SchedulePart(
             stop=_stop(spec.schedule),
@@ -137,71 +147,26 @@ def lower(
             seed=seed,
         ),
     )
-    return Lowered(plan, tuple(_warnings(spec, facts)))
+    return Lowered(plan, tuple(warnings(spec, facts)))
 
 
-def targets(linears: tuple[Linear, ...], lora: Lora) -> tuple[str, ...]:
-    """Full names of the modules to adapt; Invalid when a pattern matches nothing or nothing is left.
-
-    A pattern is a module's full name, the end of one (`self_attn.q_proj`, `q_proj`), or a glob over either (`*proj`).
-    """
-    names = [linear.name for linear in linears]
-    last_names = sorted({name.rpartition(".")[2] for name in names})
-    for field, patterns in (("target_modules", lora.target_modules), ("exclude_modules", lora.exclude_modules)):
-        for pattern in patterns or ():
-            if not any(_matches(name, pattern) for name in names):
-                raise Invalid(
-                    f"training.lora.{field}: '{pattern}' matches no linear layer of this model; "
-                    f"its layers end in {', '.join(last_names)}"
-                )
-    chosen = tuple(
-        name
-        for name in names
-        if (lora.target_modules is None or any(_matches(name, pattern) for pattern in lora.target_modules))
-        and not any(_matches(name, pattern) for pattern in lora.exclude_modules or ())
-    )
-    if not chosen:
-        raise Invalid(
-            f"training.lora: target_modules {lora.target_modules} without exclude_modules {lora.exclude_modules} "
-            "leaves nothing to train; name fewer exclusions"
+def _refuse_unlawful(
+    spec: AutomodelSpec, facts: ModelFacts, model: str, teacher: ModelFacts | None, devices_here: int | None
+) -> None:
+    refuse_models_without_answers(facts, model, "model")
+    if spec.training.makes_adapter:
+        refuse_embedding(
+            facts,
+            model,
+            "model",
+            "an adapter of one cannot be served by itself; set training.finetuning_type to lora_merged or all_weights",
         )
-    return chosen
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
-
-
-def _refuse_what_cannot_be_trained(facts: ModelFacts, model: str) -> None:
-    if facts.is_reranker:
-        raise Invalid(
-            f"model: {model} ({facts.checkpoint_model_name}) scores texts (a reranker or classifier) and cannot be "
-            "fine-tuned; to rank by meaning, take an embedding model, else a causal language model"
-        )
-    if facts.is_embedding:
-        raise NotBuilt(
-            f"model: {model} ({facts.checkpoint_model_name}) is taken for an embedding model, by its name, files or "
-            "its class, and training one is not built yet; take a causal language model, or register it by another name"
-        )
-    if facts.family not in TRAINABLE_FAMILIES:
-        known = ", ".join(sorted(TRAINABLE_FAMILIES))
-        raise NotBuilt(f"model: family '{facts.family}' of {model} cannot be trained yet; families built: {known}")
-    if facts.quantization:
-        raise NotBuilt(
-            f"model: {model} is quantised ({facts.quantization}), and training on such weights is not built yet; "
-            "take the unquantised checkpoint"
-        )
-
-
-def _refuse_what_is_not_built(spec: AutomodelSpec) -> None:
-    for capability in CAPABILITIES:
-        if capability.dialect != "automodel":
-            continue
-        value = leaf(spec, capability.field)
-        if value not in capability.values:
-            built = " or ".join("null" if each is None else str(each) for each in capability.values)
-            shown = value if isinstance(value, str | int | float | bool) else "a value"
-            raise NotBuilt(f"{capability.field}: {shown} is not built yet; use {built}")
+    if spec.training.finetuning_type == "all_weights":
+        refuse_quantised(facts, model, "training.finetuning_type")
+    if spec.training.training_type == "distillation":
+        refuse_unequal_pair(spec, facts, model, teacher)
+    refuse_uneven_experts(spec.parallelism, facts)
+    refuse_more_than_here("parallelism.num_gpus_per_node * num_nodes", spec.parallelism.devices, devices_here)
 
 
 def _optimizer(asked: Optimizer) -> OptimizerPart:
@@ -232,37 +197,34 @@ def _cadence(asked: Schedule) -> Cadence:
     return FractionOfEpoch(fraction=interval) if interval <= 1 else EverySteps(steps=int(interval))
 
 
-# Fields without a meaning in the regime that runs: a value other than the default is said aloud, never dropped.
-_IDLE_FOR_SFT = (
-    "training.teacher_model",
-    "training.distillation_ratio",
-    "training.distillation_temperature",
-    "training.teacher_precision",
-    "training.offload_teacher",
+_OF_DISTILLATION = (
+    "teacher_model",
+    "distillation_ratio",
+    "distillation_temperature",
+    "teacher_precision",
+    "offload_teacher",
 )
 
 
-def _warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
-    plain = type(spec.training)()
-    said = []
-    if facts.context_size and spec.training.max_seq_length > facts.context_size:
-        said.append(
-            f"training.max_seq_length ({spec.training.max_seq_length}) is above the model's context "
-            f"({facts.context_size}); rows are cut at {facts.context_size} tokens"
-        )
-    said += [
-        f"{path}: has no meaning for training_type 'sft' and is not used"
-        for path in _IDLE_FOR_SFT
-        if leaf(spec, path) != leaf(plain, path.removeprefix("training."))
-    ]
-    if spec.batch.sequence_packing_max_samples != type(spec.batch)().sequence_packing_max_samples:
+def warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
+    """Fields without a meaning in this regime that differ from their default: said aloud, never dropped."""
+    training, spread = spec.training, spec.parallelism
+    said = context_warnings("training.max_seq_length", training.max_seq_length, facts)
+    if training.training_type == "sft":
+        said += [
+            f"training.{name}: has no meaning for training_type 'sft' and is not used"
+            for name in _OF_DISTILLATION
+            if getattr(training, name) != type(training).model_fields[name].default
+        ]
+    if training.finetuning_type == "all_weights" and training.lora:
+        said.append("training.lora: has no meaning for finetuning_type 'all_weights' and is not used")
+    packs = type(spec.batch).model_fields["sequence_packing_max_samples"].default
+    if not spec.batch.sequence_packing and spec.batch.sequence_packing_max_samples != packs:
         said.append("batch.sequence_packing_max_samples: has no meaning without batch.sequence_packing and is not used")
-    if spec.training.lora and not spec.training.lora.use_triton:
+    if training.lora and not training.lora.use_triton:
         said.append("training.lora.use_triton: this engine has no Triton kernels; false changes nothing")
-    if spec.parallelism.expert_parallel_size is not None:
+    if facts.moe is None and spread.expert_parallel_size is not None:
         said.append("parallelism.expert_parallel_size: has no meaning for a model without experts and is not used")
-    if spec.parallelism.sequence_parallel:
+    if spread.sequence_parallel and spread.tensor_parallel_size == 1:
         said.append("parallelism.sequence_parallel: has no meaning with tensor_parallel_size 1 and is not used")
-    if spec.name is not None:
-        said.append("name: the spec's own name is a label without effect; the job's name is given beside the spec")
-    return said
+    return said + label_warnings(spec.name)

@@ -104,6 +104,12 @@ class Config:
             raise Invalid(f"config.json: '{key}' must be a list of whole numbers, not {shown(value)}")
         return tuple(value)
 
+    def ids(self, key: str) -> tuple[int, ...]:
+        """One token or several, ascending; () for anything else, since tokenizer.json has the last word on tokens."""
+        value = self.get(key)
+        given = value if isinstance(value, list) else [value]
+        return tuple(sorted({each for each in given if isinstance(each, int) and not isinstance(each, bool)}))
+
     @property
     def family(self) -> str:
         """transformers' model_type of the text part, lower-cased; `unknown` without one."""

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tunesmith.planning import automodel
+from tunesmith.planning import automodel, rl, unsloth
 from tunesmith.planning.facts import ModelFacts
 from tunesmith.planning.submission import Lowered, Named, Needs, Result, SecretUse, Written
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
 from tunesmith.spec.base import DeploymentParams, Spec
+from tunesmith.spec.rl import RlJobInput, RlJobOutput
+from tunesmith.spec.unsloth import UnslothJobInput, UnslothJobOutput
 
 __all__ = ["DIALECTS", "Dialect", "Lowered", "Named", "Needs", "Result", "SecretUse", "Written"]
 
@@ -70,5 +72,29 @@ DIALECTS: dict[str, Dialect] = {
         automodel.secrets,
         automodel.deployment,
         automodel.lower,
+    ),
+    "unsloth": Dialect(
+        "unsloth",
+        UnslothJobInput,
+        UnslothJobOutput,
+        unsloth.named,
+        unsloth.result,
+        unsloth.canonical,
+        unsloth.needs,
+        unsloth.secrets,
+        unsloth.deployment,
+        unsloth.lower,
+    ),
+    "rl": Dialect(
+        "rl",
+        RlJobInput,
+        RlJobOutput,
+        rl.named,
+        rl.result,
+        rl.canonical,
+        rl.needs,
+        rl.secrets,
+        rl.deployment,
+        rl.lower,
     ),
 }

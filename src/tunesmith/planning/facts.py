@@ -96,6 +96,10 @@ class ModelFacts:
     minimum_gpus_all_weights: int | None = None
     """GPUs of 80 GB that training all weights takes at least."""
     minimum_gpus_lora: int | None = None
+    start_ids: tuple[int, ...] = ()
+    """Tokens that a text begins with, as config.json says; () where it does not."""
+    end_ids: tuple[int, ...] = ()
+    """Tokens that end an answer."""
 
 
 def facts(
@@ -148,6 +152,8 @@ def facts(
         sliding_window=_sliding_window(asked),
         minimum_gpus_all_weights=hints.minimum_gpus(hints.all_weights_bytes(parameters), each),
         minimum_gpus_lora=hints.minimum_gpus(hints.lora_bytes(parameters, linears, precision), each),
+        start_ids=asked.ids("bos_token_id"),
+        end_ids=asked.ids("eos_token_id"),
     )
 
 

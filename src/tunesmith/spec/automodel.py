@@ -5,13 +5,22 @@ Rules that need the model, the data set or the machine are in `tunesmith.plannin
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tunesmith.spec.base import DeploymentParams, Integrations, Spec, Text
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from tunesmith.spec.parts import (
+    Beta,
+    Degrees,
+    Fraction,
+    Lora,
+    check_batch,
+    check_decay,
+    check_deployment,
+    check_interval,
+    fill_in_lora,
+)
 
 
 class Dataset(Spec):
@@ -23,25 +32,6 @@ class Dataset(Spec):
     """Fileset with validation rows; null uses the training fileset's validation files, else a tenth of its rows."""
     prompt_template: Text | None = None
     """Template that makes prompt and completion out of a row with other keys."""
-
-
-class Lora(Spec):
-    """Low-rank adapters beside frozen weights."""
-
-    rank: PositiveInt = 16
-    """Rank of the two small matrices. Higher learns more and costs more memory."""
-    alpha: PositiveInt = 32
-    """Scale: an adapter's output is multiplied by alpha / rank."""
-    dropout: Fraction = 0.0
-    """Probability that an adapter's input element is zeroed while training."""
-    merge: bool = False
-    """Add the adapter to the base weights at the end and register a model instead of an adapter."""
-    target_modules: list[Text] | None = None
-    """Patterns of module names to adapt (`q_proj`, `*proj`); null adapts every linear layer but the output head."""
-    exclude_modules: list[Text] | None = None
-    """Patterns of module names to leave out."""
-    use_triton: bool = True
-    """Use Triton kernels where there are any (CUDA only)."""
 
 
 class Training(Spec):
@@ -75,16 +65,20 @@ class Training(Spec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_lora(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("lora") is not None:
-            return given
-        trains_lora = str(given.get("finetuning_type", "lora")).startswith("lora")
-        return {**given, "lora": {}} if trains_lora else given
+        return fill_in_lora(given)
 
     @model_validator(mode="after")
     def _distillation_needs_a_teacher(self) -> Self:
         if self.training_type == "distillation" and self.teacher_model is None:
-            raise ValueError("teacher_model is required when training_type is distillation")
+            raise ValueError(
+                "teacher_model is required when training_type is distillation: name the model entity to imitate"
+            )
         return self
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether the result is an adapter, not a model."""
+        return self.finetuning_type == "lora" and not (self.lora and self.lora.merge)
 
 
 class Schedule(Spec):
@@ -101,12 +95,7 @@ class Schedule(Spec):
 
     @model_validator(mode="after")
     def _interval_in_steps_is_whole(self) -> Self:
-        interval = self.val_check_interval
-        if interval is not None and interval > 1 and interval != int(interval):
-            raise ValueError(
-                f"val_check_interval ({interval}) must be a whole number of steps when it is above 1: "
-                f"{int(interval)} would do, or a part of an epoch between 0 and 1"
-            )
+        check_interval(self.val_check_interval)
         return self
 
 
@@ -132,9 +121,9 @@ class Optimizer(Spec):
     """Where the decay ends; null = 0."""
     weight_decay: NonNegativeFloat = 0.01
     """Strength of weight decay."""
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta1: Beta = 0.9
     """Decay of the gradient's running mean."""
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_beta2: Beta = 0.999
     """Decay of the squared gradient's running mean."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises from 0."""
@@ -147,48 +136,15 @@ class Optimizer(Spec):
 
     @model_validator(mode="after")
     def _decay_goes_down(self) -> Self:
-        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate ({self.min_learning_rate:g}) must not be above learning_rate "
-                f"({self.learning_rate:g}): lower the one or raise the other"
-            )
+        check_decay(self.min_learning_rate, self.learning_rate)
         return self
 
 
-class Parallelism(Spec):
+class Parallelism(Degrees):
     """How the work is spread over devices."""
 
-    num_nodes: PositiveInt = 1
-    """Machines."""
-    num_gpus_per_node: PositiveInt = 1
-    """Devices on each machine."""
-    tensor_parallel_size: PositiveInt = 1
-    """Devices that share each layer's matrices."""
-    pipeline_parallel_size: PositiveInt = 1
-    """Devices that hold different layers."""
-    context_parallel_size: PositiveInt = 1
-    """Devices that share one long sequence."""
     expert_parallel_size: PositiveInt | None = None
     """Devices that share the experts of a mixture-of-experts model."""
-    sequence_parallel: bool = False
-    """Also split the work between tensor-parallel layers along the sequence."""
-
-    @model_validator(mode="after")
-    def _devices_divide(self) -> Self:
-        total = self.num_nodes * self.num_gpus_per_node
-        t, p, c = self.tensor_parallel_size, self.pipeline_parallel_size, self.context_parallel_size
-        if total % (t * p * c):
-            raise ValueError(
-                f"Total GPUs ({total}) must be divisible by tensor_parallel_size ({t}) * pipeline_parallel_size ({p}) "
-                f"* context_parallel_size ({c}) = {t * p * c}: use {t * p * c} GPUs or a multiple, or smaller degrees"
-            )
-        return self
-
-    @property
-    def data_parallel_size(self) -> int:
-        """Replicas of the model: total devices / (tensor x pipeline x context)."""
-        split = self.tensor_parallel_size * self.pipeline_parallel_size * self.context_parallel_size
-        return self.num_nodes * self.num_gpus_per_node // split
 
 
 class OutputRequest(Spec):
@@ -242,31 +198,14 @@ class AutomodelSpec(Spec):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        g, m, d = self.batch.global_batch_size, self.batch.micro_batch_size, self.parallelism.data_parallel_size
-        if g % (m * d):
-            below, above = g // (m * d) * m * d, (g // (m * d) + 1) * m * d
-            way_out = f"{below} or {above}" if below else f"{above}"
-            raise ValueError(
-                f"batch.global_batch_size ({g}) must be divisible by micro_batch_size ({m}) * data_parallel_size ({d}) "
-                f"= {m * d}: {way_out} would do"
-            )
+        batch = self.batch
+        replicas = self.parallelism.data_parallel_size
+        check_batch("batch.global_batch_size", batch.global_batch_size, batch.micro_batch_size, replicas)
         return self
 
     @model_validator(mode="after")
-    def _experts_divide(self) -> Self:
-        p = self.parallelism
-        e = p.expert_parallel_size or 1
-        shared = p.data_parallel_size * p.context_parallel_size
-        if shared % e:
-            raise ValueError(
-                f"(data_parallel_size * context_parallel_size) ({shared}) must be divisible by "
-                f"parallelism.expert_parallel_size ({e})"
-            )
-        if e > 1 and p.tensor_parallel_size > 1:
-            raise ValueError(
-                f"parallelism.tensor_parallel_size ({p.tensor_parallel_size}) must be 1 when expert_parallel_size "
-                f"({e}) is above 1"
-            )
+    def _deployment_serves_the_result(self) -> Self:
+        check_deployment(self.deployment_config, self.training.makes_adapter)
         return self
 
 
