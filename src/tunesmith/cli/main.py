@@ -11,6 +11,7 @@ from tunesmith.cli import (
     adapters,
     admin,
     chat,
+    data,
     deploy,
     doctor,
     files,
@@ -44,6 +45,7 @@ app.add_typer(filesets.app, name="filesets")
 app.add_typer(files.app, name="files")
 app.add_typer(models.app, name="models")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(deploy.app, name="deployments")
 
