@@ -41,6 +41,10 @@ def test_what_is_short_is_shown_whole() -> None:
     assert "two lines of text" in listed(description="two lines\nof text")[1]
 
 
+def test_no_text_looks_like_nothing() -> None:
+    assert listed(description="")[1].split()[3] == "-"
+
+
 def test_a_terminal_is_not_told_what_to_do_by_a_description() -> None:
     table = listed(description="\x1b]0;owned\x07\x1b[2J")[1]
     assert "owned" in table

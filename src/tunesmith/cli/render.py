@@ -132,8 +132,8 @@ def cell(value: object) -> Text:
 
 
 def line(value: object) -> Text:
-    """As `cell`, on one line."""
-    return cell(" ".join(value.split()) if isinstance(value, str) else value)
+    """As `cell`, on one line; no text is as nothing."""
+    return cell(" ".join(value.split()) or None if isinstance(value, str) else value)
 
 
 def size(count: int) -> str:
