@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.live import FILES, MODELS, LiveServer, Wire
-from tunesmith.server.body import DEEPEST_JSON, LARGEST_JSON, problems_of
+from tunesmith.server.body import DEEPEST_JSON, LARGEST_JSON, MOST_ITEMS, problems_of
 
 JSON = {"content-type": "application/json"}
 
@@ -81,6 +82,23 @@ def test_nesting_is_counted_to_the_bracket() -> None:
     assert problems_of(nested(DEEPEST_JSON + 1))[0]["type"] == "recursion_loop"
 
 
+def test_a_hostile_body_is_refused_before_others_notice(live: LiveServer) -> None:
+    """Each took from seconds to hours of everybody's time: quotes by regular expression, a report of every error."""
+    quotes = b"[" * (DEEPEST_JSON + 6) + b'"' + b'\\"' * 500_000
+    keys = b'{"name":"aa",' + b",".join(b'"k%d":1' % number for number in range(200_000)) + b"}"
+    layers = b'{"name":"aa","spec":{"linear_layers":[' + b",".join([b"{}"] * 80_000) + b"]}}"
+    many = b'{"name":"aa","custom_fields":{"a":[' + b",".join([b"1234"] * (MOST_ITEMS + 1)) + b"]}}"
+    for body, kind in ((quotes, "json_invalid"), (keys, "too_long"), (layers, "missing"), (many, "too_long")):
+        for url in (FILES, MODELS):
+            began = time.monotonic()
+            answer = live.http.post(url, content=body, headers=JSON)
+            assert answer.status_code == 422, answer.text[:500]
+            kinds = {each["type"] for each in answer.json()["detail"]}
+            assert kind in kinds or kinds == {"extra_forbidden"}, kinds
+            assert len(answer.content) < 10_000
+            assert time.monotonic() - began < 10, (url, body[:60])
+
+
 def test_a_body_of_another_kind_says_what_to_send(live: LiveServer) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         answer = live.http.post(FILES, content=b'{"name":"aa"}', headers={"content-type": kind})
@@ -138,6 +156,10 @@ def test_a_secret_is_not_repeated(live: LiveServer) -> None:
         answer = live.http.post(url, json=body)
         assert answer.status_code == 422, answer.text
         assert "canary" not in answer.text
+    for number in (b"12345678901234567890", b"-1e999"):
+        answer = live.http.post(url, content=b'{"name":"ab","value":%s}' % number, headers=JSON)
+        assert answer.status_code == 422
+        assert number.decode() not in answer.text
 
 
 def test_a_long_input_is_not_repeated(live: LiveServer) -> None:

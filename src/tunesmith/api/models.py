@@ -97,7 +97,7 @@ class ModelSpec(Resource):
     moe_config: MoeConfig | None = None
     mamba_config: MambaConfig | None = None
     sliding_window_config: SlidingWindowConfig | None = None
-    linear_layers: list[LinearLayer] | None = None
+    linear_layers: Annotated[list[LinearLayer], Field(fail_fast=True)] | None = None
     """Only with `verbose=true`."""
     chat_template: str | None = None
     tool_call_config: ToolCallConfig | None = None
@@ -120,12 +120,17 @@ def _unknown_keys(shape: type[BaseModel], value: dict[str, Any], where: str) -> 
         if field is None:
             yield where + str(key)
             continue
-        for each in get_args(field.annotation):
-            for kind in (each, *get_args(each)):
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    for item in inner if isinstance(inner, list) else [inner]:
-                        if isinstance(item, dict):
-                            yield from _unknown_keys(kind, item, f"{where}{key}.")
+        for kind in _shapes_in(field.annotation):
+            for item in inner if isinstance(inner, list) else [inner]:
+                if isinstance(item, dict):
+                    yield from _unknown_keys(kind, item, f"{where}{key}.")
+
+
+def _shapes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _shapes_in(inner)
 
 
 GivenSpec = Annotated[ModelSpec, BeforeValidator(_known_keys)]
@@ -176,7 +181,7 @@ class InferenceParams(Request):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    stop: list[str] | None = None
+    stop: Annotated[list[str], Field(fail_fast=True)] | None = None
 
 
 class PromptData(Request):
@@ -230,7 +235,7 @@ class ModelFields(Request):
     prompt: PromptData | None = None
     custom_fields: JsonObject | None = None
     ownership: JsonObject | None = None
-    model_providers: list[str] | None = None
+    model_providers: Annotated[list[str], Field(fail_fast=True)] | None = None
     trust_remote_code: bool | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import ConfigDict, FailFast, Field, PlainSerializer, StringConstraints
 
 from tunesmith.api.base import Listing, Request, Resource, Timestamp
 from tunesmith.refs import NAME_PATTERN
@@ -63,10 +63,10 @@ class AddMember(Request):
     """A new member of a workspace."""
 
     principal: Annotated[str, StringConstraints(min_length=1, max_length=255)]
-    roles: Annotated[list[Role], Field(min_length=1)] = ["Editor"]
+    roles: Annotated[list[Role], Field(min_length=1), FailFast()] = ["Editor"]
 
 
 class UpdateMember(Request):
     """What a member may do from now on."""
 
-    roles: Annotated[list[Role], Field(min_length=1)]
+    roles: Annotated[list[Role], Field(min_length=1), FailFast()]

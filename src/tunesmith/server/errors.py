@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,13 +15,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from tunesmith.errors import TunesmithError
+from tunesmith.server.body import SECRETS
 
 ERRORS_SHOWN = 100
 LONGEST_INPUT = 1000
 """Characters of JSON of an input that a 422 repeats."""
 HIDDEN = "(not repeated)"
 _CREDENTIAL = re.compile(r"(^|_)(key|token|password|passphrase|credentials?)$", re.IGNORECASE)
-_SECRETS = "/apis/secrets/"
 
 
 class Refusal(BaseModel):
@@ -79,7 +80,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def name_the_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-        secret = request.url.path.startswith(_SECRETS)
+        secret = request.url.path.startswith(SECRETS)
         return JSONResponse({"detail": _wrong_fields(error.errors()[:ERRORS_SHOWN], secret)}, 422)
 
 
@@ -89,16 +90,29 @@ def _wrong_fields(errors: Sequence[Mapping[str, Any]], secret: bool) -> list[dic
     for error in errors:
         wrong = {key: error[key] for key in ("type", "loc", "msg", "input", "ctx") if key in error}
         hidden = secret or any(isinstance(part, str) and _CREDENTIAL.search(part) for part in error["loc"])
-        wrong["input"] = HIDDEN if hidden else _short(jsonable_encoder(error.get("input")))
+        wrong["input"] = HIDDEN if hidden else _short(error.get("input"))
         shown.append(jsonable_encoder(wrong))
     return shown
 
 
 def _short(value: Any) -> Any:
-    """`value` without credentials, or how long it is where it is long."""
-    value = _without_credentials(value)
+    """`value` as JSON without credentials, or how long it is where it is long."""
+    if _is_long(value):
+        return f"(more than {LONGEST_INPUT} characters, not repeated)"
+    value = _without_credentials(jsonable_encoder(value))
     length = len(json.dumps(value))
     return value if length <= LONGEST_INPUT else f"({length} characters, not repeated)"
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it is long for certain; found without reading all of it, which may take seconds."""
+    length, left = 0, [value]
+    while left and length <= LONGEST_INPUT:
+        each = left.pop()
+        length += len(each) if isinstance(each, str) else 1
+        if isinstance(each, dict | list):
+            left.extend(islice(each.values() if isinstance(each, dict) else each, LONGEST_INPUT))
+    return length > LONGEST_INPUT
 
 
 def _without_credentials(value: Any) -> Any:
