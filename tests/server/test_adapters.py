@@ -213,12 +213,22 @@ def test_lists_are_narrowed(ready: Wire) -> None:
         ({"filter[model]": "base"}, ["off", "on"]),
         ({"filter[model]": "default/base"}, ["off", "on"]),
         ({"filter[model]": "other"}, []),
+        ({"filter[model][$in]": "x,base"}, ["off", "on"]),
+        ({"filter[model][$nin]": "base"}, []),
+        ({"filter[model][$nin]": "other"}, ["off", "on"]),
+        ({"filter[model][$like]": "bas"}, ["off", "on"]),
+        ({"filter[model]": ""}, []),
         ({"filter[fileset]": "default/weights"}, ["off", "on"]),
+        ({"filter[fileset]": "weights"}, ["off", "on"]),
+        ({"filter[fileset]": "default"}, []),
         ({"filter[finetuning_type]": "dpo"}, ["off"]),
         ({"filter[description][$like]": "FIRST"}, ["on"]),
         ({"filter[lora_config.rank][$gte]": "5"}, []),
     ):
         assert names(**query) == expected, query
+    for unordered in ("filter[enabled][$gt]", "filter[enabled][$lte]"):
+        answer = ready.http.get(ADAPTERS, params={unordered: "true"})
+        assert (answer.status_code, "no order" in answer.text) == (400, True)
     page = ready.http.get(ADAPTERS, params={"filter[model]": "base"}).json()
     assert page["filter"] == {"model": {"$eq": "base"}}
     assert json.dumps(page).count("null") == 0

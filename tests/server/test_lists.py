@@ -66,6 +66,8 @@ NOT_UNDERSTOOD = [
     {"filter": '{"\\ud800": "x"}'},
     {"filter[name": "x"},
     {"filter[created_at]": "soon"},
+    {"filter[name][$or]": "1"},
+    {"filter": '{"$and": true}'},
     {"filter": "(" * 10_000},
 ]
 

@@ -134,7 +134,9 @@ def _logic(name: str, value: Any, path: tuple[str, ...], depth: int) -> Filter:
         if part is None:
             raise BadRequest("Invalid filter: '$not' has nothing to deny")
         return Not(part)
-    each = value if isinstance(value, list) else [{key: held} for key, held in value.items()] if value else []
+    each = [{key: held} for key, held in value.items()] if isinstance(value, dict) else value
+    if not isinstance(each, list):
+        raise BadRequest(f"Invalid filter: '{name}' needs a list of conditions, not {_shown(value)}")
     parts = [part for item in each if (part := _tree(item, path, depth + 1)) is not None]
     if not parts:
         raise BadRequest(f"Invalid filter: '{name}' needs a list of at least one condition")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, or_, select
+from sqlalchemy import ColumnElement, RowMapping, String, and_, case, func, or_, select, type_coerce
 
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.filters import Op, Test
@@ -14,7 +15,7 @@ from tunesmith.api.models import Adapter, FinetuningType, LoraConfig, UpdateAdap
 from tunesmith.errors import Conflict
 from tunesmith.refs import Ref, check_name
 from tunesmith.store.filesets import Filesets, Snapshot
-from tunesmith.store.filtering import condition
+from tunesmith.store.filtering import Field, condition
 from tunesmith.store.rows import Named
 from tunesmith.store.tables import adapters, filesets, models
 
@@ -37,12 +38,16 @@ class ServableAdapter:
         return f"{self.ref.workspace}--{self.ref.name}@{self.snapshot.digest[:16]}"
 
 
-def _of_model(op: Op, value: Any) -> ColumnElement[bool]:
-    """`workspace/name`, or the bare name of a model in the adapter's own workspace."""
-    asked = condition(Test("model", op, value), {"model": adapters.c.model_ref})
-    if op is not Op.EQ or value is None or "/" in str(value):
-        return asked
-    return or_(asked, adapters.c.model_ref == adapters.c.workspace + "/" + str(value))
+def _referred(column: ColumnElement[Any], op: Op, value: Any) -> ColumnElement[bool]:
+    """A reference may be asked for as `workspace/name`, or by the bare name in the adapter's own workspace."""
+    prefix = adapters.c.workspace + "/"
+    own = func.substr(column, 1, func.length(prefix)) == prefix
+    bare = case((own, func.substr(column, func.length(prefix) + 1)), else_=column)
+    fields: dict[str, Field] = {"reference": column, "bare": type_coerce(bare, String)}
+    if op not in (Op.EQ, Op.IN, Op.NIN) or value is None:
+        return condition(Test("reference", op, value), fields)
+    either = [condition(Test(name, op, value), fields) for name in fields]
+    return and_(*either) if op is Op.NIN else or_(*either)
 
 
 class Adapters(Named):
@@ -53,8 +58,8 @@ class Adapters(Named):
     missing = "Adapter '{name}' not found in workspace '{workspace}'"
     twin = "Model adapter already exists: {workspace}/{name}"
     filterable = {
-        "model": _of_model,
-        "fileset": adapters.c.fileset_ref,
+        "model": partial(_referred, adapters.c.model_ref),
+        "fileset": partial(_referred, adapters.c.fileset_ref),
         "finetuning_type": adapters.c.finetuning_type,
         "enabled": adapters.c.enabled,
         "lora_config.rank": adapters.c.rank,

@@ -127,6 +127,8 @@ def _compared(
         if op is not Op.EQ:
             raise BadRequest(f"filter: {name} cannot be held against null with {op.value}; use $eq or $exists")
         return field.is_(None)
+    if op is not Op.EQ and isinstance(field.type, Boolean):
+        raise BadRequest(f"filter: {name} is true or false, which have no order; use $eq")
     return _boolean(ORDERS[op](field, meant(value)))
 
 
