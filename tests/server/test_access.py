@@ -51,6 +51,22 @@ def test_our_own_pages_may(live: LiveServer) -> None:
         assert answer.status_code == 200, origin
 
 
+def test_a_page_on_another_port_of_this_machine_is_foreign(live: LiveServer) -> None:
+    """Whatever else runs here (a notebook, another app) may show pages that we did not write."""
+    for origin in ("http://127.0.0.1:1", "http://127.0.0.1", "https://localhost", f"ftp{live.url[4:]}"):
+        answer = live.http.post(FILES, json={"name": "rows"}, headers={"origin": origin})
+        assert answer.status_code == 403, origin
+
+
+def test_a_proxy_that_the_operator_named_may_stand_on_any_port() -> None:
+    door = Door(lambda *_: None, Settings(allowed_hosts=("studio.example",)))  # type: ignore[arg-type,return-value]
+    for origin in ("https://studio.example", "https://studio.example:8443"):
+        assert door._is_same(origin, "studio.example")
+        assert door._is_same(origin, "127.0.0.1:8080")
+    assert not door._is_same("https://other.example", "studio.example")
+    assert door._is_same("http://192.168.1.5", "192.168.1.5:80")
+
+
 def test_no_foreign_page_is_told_that_it_may_read(live: LiveServer) -> None:
     answer = live.http.get(FILES, headers={"origin": "https://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunesmith.settings import Settings
 
 WELCOME_KEPT = 64
+DEFAULT_PORTS = {"http": 80, "https": 443}
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -27,6 +28,8 @@ class Door:
         self.app = app
         self._welcome: set[bytes | None] = set()
         """Host headers that were looked at and are ours."""
+        self.allowed = frozenset(settings.allowed_hosts)
+        """Names that the operator gave us, perhaps those of a proxy: their pages are ours, whatever their port."""
         self.names = {"localhost", socket.gethostname().lower(), settings.host.lower(), *settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,9 +55,9 @@ class Door:
                 self._welcome.add(host_header)
         if scope["method"] in SAFE_METHODS or (origin_header is None and site is None):
             return None
-        host = _hostname((host_header or b"").decode("latin-1"))
+        address = (host_header or b"").decode("latin-1")
         origin = None if origin_header is None else origin_header.decode("latin-1")
-        if site == b"cross-site" or (origin is not None and not self._is_same(origin, host)):
+        if site == b"cross-site" or (origin is not None and not self._is_same(origin, address)):
             reason = f"A page of another origin ({(origin or 'unknown')[:80]}) may not change anything here"
             return JSONResponse({"detail": reason}, 403)
         return None
@@ -69,8 +72,14 @@ class Door:
             return False
         return True
 
-    def _is_same(self, origin: str, host: str) -> bool:
-        name = _hostname(origin.partition("://")[2])
+    def _is_same(self, origin: str, address: str) -> bool:
+        """Whether a page of `origin` is ours: its name and its port are those under which this server was addressed."""
+        scheme, _, theirs = origin.partition("://")
+        name, host = _hostname(theirs), _hostname(address)
+        if name in self.allowed and host in self.names:
+            return True
+        if scheme not in DEFAULT_PORTS or _port(theirs, scheme) != _port(address, scheme):
+            return False
         return name == host or (name in self.names and host in self.names)
 
 
@@ -80,3 +89,11 @@ def _hostname(header: str) -> str:
         return (urlsplit(f"//{header}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _port(header: str, scheme: str) -> int | None:
+    """The port in a Host header, or the one that `scheme` has without; None for what is no port."""
+    try:
+        return urlsplit(f"//{header}").port or DEFAULT_PORTS.get(scheme)
+    except ValueError:
+        return None
