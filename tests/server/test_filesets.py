@@ -82,6 +82,15 @@ def test_each_field_that_is_given_is_replaced_whole_and_the_others_stay(live: Li
     assert live.http.get(f"{FILES}/rows").json() == plain
 
 
+def test_a_change_of_nothing_changes_nothing(live: LiveServer) -> None:
+    secrets = "/apis/secrets/v2/workspaces/default/secrets"
+    live.http.post(FILES, json={"name": "rows"})
+    live.http.post(secrets, json={"name": "token", "value": "x"})
+    for thing in (f"{FILES}/rows", f"{secrets}/token"):
+        assert live.http.patch(thing, json={}).json() == live.http.get(thing).json()
+        assert live.http.get(thing).json()["updated_at"] == live.http.get(thing).json()["created_at"]
+
+
 def test_a_change_of_a_missing_fileset_or_of_an_unknown_field_is_refused(live: LiveServer) -> None:
     assert live.http.patch(f"{FILES}/rows", json={"description": "x"}).status_code == 404
     live.http.post(FILES, json={"name": "rows"})

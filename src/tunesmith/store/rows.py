@@ -105,7 +105,12 @@ class Named:
         return inserted
 
     def change(self, row: RowMapping, **values: Any) -> RowMapping:
-        """The row with other values and a new `updated_at`; Invalid without the project that `values` name."""
+        """The row with other values and a new `updated_at`; Invalid without the project that `values` name.
+
+        Without values it is the row as it is.
+        """
+        if not values:
+            return row
         if "project" in values:
             values["project"] = self.checked_project(row["workspace"], values["project"])
         statement = update(self.table).where(self.table.c.id == row["id"])

@@ -114,6 +114,8 @@ def test_a_secret_that_is_no_token_is_refused_without_being_shown(hub: Hub, toke
         "https://huggingface.co:99999",
         "http://huggingface.co",
         "https://huggingface.co?x=1",
+        "https://huggingface.co\n",
+        "https://hugging\tface.co",
     ],
 )
 def test_an_address_that_is_not_allowed_is_never_asked(endpoint: str) -> None:

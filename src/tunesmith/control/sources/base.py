@@ -267,7 +267,9 @@ class _Origin:
 
 
 def _origin(url: str) -> _Origin | None:
-    """What an address names; None for one that is no plain http address (credentials, a query, another scheme)."""
+    """What an address names; None for no plain http address (credentials, a query, spaces, another scheme)."""
+    if not all("!" <= character <= "~" for character in url):  # urlsplit leaves out tabs and line ends
+        return None
     try:
         parts = urlsplit(url)
         port = parts.port
