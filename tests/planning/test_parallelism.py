@@ -133,3 +133,5 @@ def test_what_belongs_to_another_method_is_named_only_there() -> None:
     assert warnings(spec, FACTS) == []
     full = asked(training={"finetuning_type": "all_weights", "lora": {"rank": 4}})
     assert warnings(full, FACTS) == ["training.lora: has no meaning for finetuning_type 'all_weights' and is not used"]
+    flat = asked(optimizer={"lr_decay_style": "constant", "min_learning_rate": 1e-7})
+    assert warnings(flat, FACTS)[0].startswith("optimizer.min_learning_rate: has no meaning for lr_decay_style")

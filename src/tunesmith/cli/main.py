@@ -19,6 +19,7 @@ from tunesmith.cli import (
     jobs,
     models,
     projects,
+    schema,
     secrets,
     workspaces,
 )
@@ -38,6 +39,7 @@ app.command()(admin.gc)
 app.command()(doctor.doctor)
 app.command()(deploy.deploy)
 app.command()(chat.chat)
+app.command()(schema.schema)
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(projects.app, name="projects")
 app.add_typer(secrets.app, name="secrets")

@@ -223,6 +223,8 @@ def warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
         said.append("batch.sequence_packing_max_samples: has no meaning without batch.sequence_packing and is not used")
     if training.lora and not training.lora.use_triton:
         said.append("training.lora.use_triton: this engine has no Triton kernels; false changes nothing")
+    if spec.optimizer.lr_decay_style == "constant" and spec.optimizer.min_learning_rate is not None:
+        said.append("optimizer.min_learning_rate: has no meaning for lr_decay_style 'constant' and is not used")
     if facts.moe is None and spread.expert_parallel_size is not None:
         said.append("parallelism.expert_parallel_size: has no meaning for a model without experts and is not used")
     if spread.sequence_parallel and spread.tensor_parallel_size == 1:
