@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from tunesmith.control.services import Services
 from tunesmith.server.app import create_app
 from tunesmith.settings import Settings
 
@@ -47,6 +48,12 @@ class LiveServer:
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(base_url=self.url, timeout=30)
         return self
+
+    @property
+    def services(self) -> Services:
+        """The rooms behind it."""
+        found: Services = self.server.config.app.state.services  # type: ignore[union-attr]
+        return found
 
     def __exit__(self, *_: object) -> None:
         self.http.close()

@@ -24,7 +24,7 @@ NOT_SETTINGS = frozenset(
     for name in (
         *("BASE_URL", "WORKSPACE"),  # the client's
         *("ATTEMPT", "KEEPER", "REQUEST_ID", "SERVE_TOKEN"),  # what the launcher tells an engine
-        *("CI_TIMED", "NEMO_PYTHON", "NO_SKIP"),  # the project's own tests
+        *("CI_TIMED", "CRASH_AT", "NEMO_PYTHON", "NO_SKIP"),  # the project's own tests
     )
 )
 """Variables with our prefix that others read."""
@@ -51,6 +51,8 @@ class Settings:
     log_format: Literal["auto", "text", "json"] = "auto"
     """What the server's log looks like: `text` for people, `json` for machines, `auto` = text on a terminal, else
     json."""
+    leave_running: bool = False
+    """Whether jobs go on when the server is stopped; else they leave a checkpoint, and the next server resumes them."""
     cpu_slots: int = field(default=1, metadata={"low": 1, "high": 1024})
     """Training jobs that run at once on a machine without GPUs."""
     database_url: str = field(default="", repr=False)

@@ -24,7 +24,8 @@ def called(client: Any, call: Call) -> Any:
 
 def expected(call: Call) -> str:
     name = call.arguments.get("fileset") or call.arguments.get("name", "").split("/")[-1]
-    parts = {"workspace": "default", "name": str(name).split("/")[-1], **call.parts}
+    backend = call.method.removeprefix("customization.").partition(".")[0]
+    parts = {"workspace": "default", "name": str(name).split("/")[-1], "backend": backend, **call.parts}
     template = getattr(paths, call.route).replace("{path}", "{file}")
     parts["file"] = parts.get("path", "")
     wanted = {key: value for key, value in parts.items() if f"{{{key}}}" in template}

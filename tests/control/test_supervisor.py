@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.planning.test_every_knob_counts import BASE, FACTS
+from tests.planning.knobs import BASE, FACTS
 from tunesmith.api.filesets import CreateFileset
 from tunesmith.api.jobs import CreateAutomodelJob, JobState, JobStatus
 from tunesmith.api.models import CreateModel
-from tunesmith.control import jobs, scheduler, supervisor
+from tunesmith.control import jobs, registration, scheduler, submission, supervisor
 from tunesmith.errors import Conflict
 from tunesmith.handoff.events import (
     ArtifactFile,
@@ -62,7 +62,9 @@ def submitted(tx: Tx) -> str:
     tx.models.create("default", CreateModel(name="base", fileset="base"), Ref("default", "base"))
     asked = CreateAutomodelJob.model_validate({"spec": {**BASE, "output": {"name": "tuned"}}})
     plan = lower(asked.spec, FACTS, run="id", model="default/base")
-    job = jobs.insert(tx, REF, "id", asked, jobs.resolve(tx, "default", asked.spec), plan)
+    job_asked = submission.Asked("automodel", asked, asked.spec)
+    inputs = submission.resolve(tx, "default", job_asked.dialect, asked.spec)
+    job = submission.insert(tx, REF, "id", job_asked, inputs, plan)
     assert scheduler.claim(tx, ["cpu:0"]) == 1
     supervisor.queue(tx, job.id)
     assert scheduler.claim(tx, ["cpu:0"]) == 1
@@ -158,7 +160,7 @@ def test_long_series_are_thinned_to_500_points_and_keep_their_ends(line: Line) -
 
 def test_an_end_gives_the_device_back_and_happens_once(line: Line) -> None:
     assert line.free() == []
-    line.write(supervisor.end, line.id, JobStatus.ERROR, supervisor.failure("CudaError", "no"))
+    line.write(registration.end, line.id, JobStatus.ERROR, supervisor.failure("CudaError", "no"))
     assert line.free() == ["cpu:0"]
     state = line.state()
     assert (state.status, state.error_details) == ("error", {"message": "no", "type": "CudaError", "detail": ""})
@@ -167,16 +169,16 @@ def test_an_end_gives_the_device_back_and_happens_once(line: Line) -> None:
         ("training", "error"),
     ]
     with pytest.raises(Conflict):
-        line.write(supervisor.end, line.id, JobStatus.COMPLETED)
+        line.write(registration.end, line.id, JobStatus.COMPLETED)
     with pytest.raises(Conflict):
-        line.write(supervisor.register, line.id, FINISHED)
+        line.write(registration.register, line.id, FINISHED)
     assert line.state().status == "error"
 
 
 def test_a_result_is_registered_whole_or_not_at_all(line: Line) -> None:
     line.write(lambda tx: tx.filesets.create("default", CreateFileset(name="tuned")))
     with pytest.raises(Conflict, match="Fileset 'default/tuned' already exists"):
-        line.write(supervisor.register, line.id, FINISHED)
+        line.write(registration.register, line.id, FINISHED)
     assert line.state().status == "active"
     assert line.read(lambda tx: tx.adapters.find_row("default", "tuned")) is None
     assert line.read(lambda tx: tx.filesets.snapshot(Ref("default", "tuned"))).files == ()
@@ -184,14 +186,14 @@ def test_a_result_is_registered_whole_or_not_at_all(line: Line) -> None:
 
 def test_a_cancel_that_comes_while_the_result_is_registered_wins(line: Line) -> None:
     line.write(jobs.cancel, REF)
-    line.write(supervisor.register, line.id, FINISHED)
+    line.write(registration.register, line.id, FINISHED)
     assert line.state().status == "cancelled"
     assert line.read(lambda tx: tx.adapters.find_row("default", "tuned")) is None
     assert line.free() == ["cpu:0"]
 
 
 def test_events_after_the_end_change_nothing(line: Line) -> None:
-    line.write(supervisor.end, line.id, JobStatus.CANCELLED)
+    line.write(registration.end, line.id, JobStatus.CANCELLED)
     line.say(progress(1))
     line.feed()
     assert "step" not in line.state().status_details

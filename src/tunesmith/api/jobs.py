@@ -9,6 +9,8 @@ from pydantic import Field
 
 from tunesmith.api.base import JsonObject, Listing, ProjectName, Request, Resource, Timestamp
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
+from tunesmith.spec.rl import RlJobInput, RlJobOutput
+from tunesmith.spec.unsloth import UnslothJobInput, UnslothJobOutput
 
 JOBS = Listing(page_size=10, sortable=("created_at", "updated_at", "name"))
 
@@ -23,6 +25,9 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
     ERROR = "error"
     COMPLETED = "completed"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMING = "resuming"
 
     @property
     def final(self) -> bool:
@@ -41,16 +46,34 @@ DOWNLOAD, TRAINING, UPLOAD, REGISTRATION = STEPS = (
 """The steps of a customization job, in order; clients key on these names."""
 
 
-class CreateAutomodelJob(Request):
-    """A new job in the automodel dialect."""
+class CreateJob(Request):
+    """What a new customization job has beside its spec, in every dialect."""
 
     name: str | None = None
     """2 to 51 characters; null makes one."""
     description: str | None = None
     project: ProjectName | None = None
-    spec: AutomodelJobInput
     ownership: JsonObject | None = None
     custom_fields: JsonObject | None = None
+    """`priority`, a whole number, says who goes first: the higher, the sooner; null = 0."""
+
+
+class CreateAutomodelJob(CreateJob):
+    """A new job in the automodel dialect."""
+
+    spec: AutomodelJobInput
+
+
+class CreateUnslothJob(CreateJob):
+    """A new job in the unsloth dialect."""
+
+    spec: UnslothJobInput
+
+
+class CreateRlJob(CreateJob):
+    """A new job in the rl dialect."""
+
+    spec: RlJobInput
 
 
 class LogRequest(Request):
@@ -102,8 +125,11 @@ class JobState(Resource):
     updated_at: Timestamp
 
 
-class AutomodelJob(Resource):
-    """A job as the customization API shows it, with its resolved spec."""
+class CustomizationJob(Resource):
+    """A job as the customization API shows it, with its spec as it runs (or as the door shows it that it came through).
+
+    The routes of a dialect document the spec by a class of their own: `AutomodelJob` and so on.
+    """
 
     id: str
     name: str
@@ -112,13 +138,31 @@ class AutomodelJob(Resource):
     workspace: str
     created_at: Timestamp
     updated_at: Timestamp
-    spec: AutomodelJobOutput
+    spec: JsonObject
     status: JobStatus
     status_details: JsonObject
     error_details: JsonObject | None
     steps: list[Step]
     ownership: JsonObject | None = None
     custom_fields: JsonObject | None = None
+
+
+class AutomodelJob(CustomizationJob):
+    """A job in the automodel dialect."""
+
+    spec: AutomodelJobOutput  # type: ignore[assignment]
+
+
+class UnslothJob(CustomizationJob):
+    """A job in the unsloth dialect."""
+
+    spec: UnslothJobOutput  # type: ignore[assignment]
+
+
+class RlJob(CustomizationJob):
+    """A job in the rl dialect."""
+
+    spec: RlJobOutput  # type: ignore[assignment]
 
 
 class Job(Resource):

@@ -42,7 +42,7 @@ BLOB: Final = re.compile(r"blobs/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 COPIES: Final = 5
 """Times that the database is copied again because a blob went between its copy and the linking."""
 LARGEST_KEY: Final = 1 << 20
-WITHOUT_RUN: Final = (Phase.PREPARING, Phase.QUEUED, Phase.TRAINING)
+WITHOUT_RUN: Final = (Phase.PREPARING, Phase.QUEUED, Phase.TRAINING, Phase.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _needed(database: Path) -> tuple[set[str], set[str]]:
         held = {digest for (digest,) in connection.execute("select digest from files where digest is not null")}
         live: set[str] = set()
         ended: set[str] = set()
-        for phase, inputs in connection.execute("select phase, inputs from jobs"):
+        for phase, inputs in connection.execute("select phase, inputs from jobs where inputs is not null"):
             (ended if phase == needs.ENDED else live).update(needs.digests_in(json.loads(inputs)))
     return held | live, ended - held - live
 
@@ -265,7 +265,7 @@ def settle(tx: Tx) -> None:
     for job in tx.jobs.in_phase(*WITHOUT_RUN):
         values = {"keeper": None, "ending": None, "error_details": error}
         tx.jobs.move(job.id, Phase.DONE, JobStatus.ERROR, allowed_from=WITHOUT_RUN, **values)
-        tx.jobs.end_open_steps(job.id, JobStatus.ERROR, error)
+        tx.jobs.steps.move_open(job.id, JobStatus.ERROR, error)
         tx.jobs.merge_details(job.id, None, {"phase": JobStatus.ERROR})
         tx.leases.release("job", job.id)
     for deployment in tx.deployments.all():

@@ -159,7 +159,7 @@ def what_is_needed(tx: Tx, retention_days: int) -> Needed:
     ended = needs.ended_before(tx.connection, now() - timedelta(days=retention_days))
     pinned = needs.input_digests(tx.connection, without=set(ended))
     return Needed(
-        digests=tx.filesets.digests() | pinned,
+        digests=tx.filesets.digests() | tx.versions.digests() | pinned,
         cached=tx.filesets.cached() - pinned,
         jobs=needs.job_ids(tx.connection),
         ended=ended,

@@ -48,21 +48,28 @@ def _lines(run: Path, job: StoredJob, task_of: Mapping[str, str]) -> Iterator[Lo
         at = at.astimezone(UTC).replace(tzinfo=None)
         return LogLine(timestamp=at, job=job.ref.name, job_step=step, job_task=task_of.get(step, step), message=message)
 
-    for phase, step in STEP_OF_PHASE.items():
-        after = 0
-        while printed := local.read_log(run, phase, job.attempt, after_line=after):
-            after += len(printed)
-            for each in printed:
-                yield line(each.at, step, f"[stderr] {each.text}" if each.stream == "err" else each.text)
-    offset, step = 0, DOWNLOAD
-    while True:
-        events, offset = read_events(events_path(run, job.attempt), offset)
-        if not events:
-            return
-        for event in events:
+    for attempt in range(1, job.attempt + 1):
+        for phase, step in STEP_OF_PHASE.items():
+            after = 0
+            while printed := local.read_log(run, phase, attempt, after_line=after):
+                after += len(printed)
+                for each in printed:
+                    yield line(each.at, step, f"[stderr] {each.text}" if each.stream == "err" else each.text)
+        step = DOWNLOAD
+        for event in _events(run, attempt):
             if isinstance(event, Started):
                 step = TRAINING
             yield line(datetime.fromtimestamp(event.at, UTC), step, in_words(event))
+
+
+def _events(run: Path, attempt: int) -> Iterator[Event]:
+    """All that an attempt has said."""
+    offset = 0
+    while True:
+        events, offset = read_events(events_path(run, attempt), offset)
+        if not events:
+            return
+        yield from events
 
 
 def in_words(event: Event) -> str:

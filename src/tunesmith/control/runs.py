@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tunesmith.control.launch import local
 from tunesmith.control.launch.local import Identity
@@ -14,7 +16,7 @@ from tunesmith.control.request_id import VARIABLE
 from tunesmith.handoff.wish import WISH_FILE, Wish
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
-from tunesmith.store.jobs import Phase, StoredJob
+from tunesmith.store.jobs import Active, Discard, Phase, StoredJob
 
 LAUNCHED: Final[dict[Phase, local.Phase]] = {Phase.PREPARING: "prepare", Phase.TRAINING: "train"}
 MODULES: Final[dict[Phase, str]] = {Phase.PREPARING: "tunesmith.data", Phase.TRAINING: "tunesmith.train"}
@@ -30,7 +32,7 @@ class Runs:
         self.data_dir = data_dir
         self.blobs = blobs
 
-    def directory(self, job: StoredJob) -> Path:
+    def directory(self, job: Active | Discard) -> Path:
         """Where the run of a job lies."""
         return self.data_dir.run(job.id)
 
@@ -42,32 +44,34 @@ class Runs:
             self.blobs.link(snapshot.files, run / "inputs" / name)
         job.plan.write(run / "plan.json")
 
-    def found(self, job: StoredJob) -> Identity | None:
+    def found(self, job: Active | Discard) -> Identity | None:
         """The keeper of the phase the job is in: as recorded, or as an earlier server left it unrecorded."""
         if job.keeper is not None:
             return Identity(**job.keeper)
+        if job.phase not in LAUNCHED:
+            return None
         return local.find(self.directory(job), LAUNCHED[job.phase], job.attempt)
 
-    async def start(self, job: StoredJob) -> Identity:
-        """Start the process of the phase the job is in."""
-        if job.phase == Phase.PREPARING:
-            await asyncio.to_thread(self.write, job)
+    async def start(self, job: StoredJob, environment: Mapping[str, str]) -> Identity:
+        """Start the process of the phase the job is in, with what only this job's processes are told."""
+        await asyncio.to_thread(self._make_ready, job)
         run = self.directory(job)
+        told = {"TUNESMITH_ATTEMPT": str(job.attempt), VARIABLE: job.request_id, **environment}
         return await local.start(
             run,
             LAUNCHED[job.phase],
             job.attempt,
             [sys.executable, "-P", "-m", MODULES[job.phase], str(run)],
-            local.engine_environment({"TUNESMITH_ATTEMPT": str(job.attempt), VARIABLE: job.request_id}),
+            local.engine_environment(told),
             grace_seconds=GRACE_SECONDS,
         )
 
-    def ask_to_stop(self, job: StoredJob, identity: Identity) -> None:
+    def wish(self, job: Active | Discard, identity: Identity, wish: Literal["cancel", "pause"]) -> None:
         """Leave the wish and ring the doorbell."""
-        Wish(wish="cancel").write(self.directory(job) / WISH_FILE)
+        Wish(wish=wish).write(self.directory(job) / WISH_FILE)
         local.ring(identity)
 
-    def ended(self, job: StoredJob, identity: Identity) -> local.Exit | None:
+    def ended(self, job: Active | Discard, identity: Identity) -> local.Exit | None:
         """How the phase's process ended; None while it runs. Blocking when its keeper was lost."""
         run, phase = self.directory(job), LAUNCHED[job.phase]
         facts = local.exit_facts(run, phase, job.attempt)
@@ -75,10 +79,23 @@ class Runs:
             return local.lost(run, phase, job.attempt, identity)
         return facts
 
-    def last_words(self, job: StoredJob, lines: int = 20) -> str:
+    def last_words(self, job: Active, lines: int = 20) -> str:
         """The end of what the phase's process printed."""
         printed = local.last_lines(self.directory(job), LAUNCHED[job.phase], job.attempt, lines)
         return "\n".join(line.text for line in printed)
+
+    def remove(self, job: Discard) -> None:
+        """Delete the run. Blocking."""
+        run = self.directory(job)
+        if run.exists():
+            shutil.rmtree(run)
+
+    def _make_ready(self, job: StoredJob) -> None:
+        """No wish of an earlier attempt stands when the process starts; one that has begun already keeps its own."""
+        if job.phase == Phase.PREPARING:
+            self.write(job)
+        elif local.find(self.directory(job), LAUNCHED[job.phase], job.attempt) is None:
+            (self.directory(job) / WISH_FILE).unlink(missing_ok=True)
 
 
 def recorded(identity: Identity) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tunesmith.control.adapters import AdapterService
 from tunesmith.control.analysis import Analysis
 from tunesmith.control.contents import Contents
 from tunesmith.control.deployments import DeploymentService, Reconciler
+from tunesmith.control.devices import discover
 from tunesmith.control.fetching import Fetching
 from tunesmith.control.filesets import FilesetService
 from tunesmith.control.garbage import Garbage
@@ -25,16 +26,19 @@ from tunesmith.control.models import ModelService
 from tunesmith.control.previews import PreviewService
 from tunesmith.control.projects import ProjectService
 from tunesmith.control.routing import Routing
-from tunesmith.control.runs import Runs
+from tunesmith.control.runs import GRACE_SECONDS, Runs
 from tunesmith.control.secrets import Keys, SecretService, Vault
 from tunesmith.control.serving import ServingClient
 from tunesmith.control.sources.base import Sources
+from tunesmith.control.submission import Submission
 from tunesmith.control.supervisor import Supervisor
 from tunesmith.control.workspaces import Cleanup, WorkspaceService
+from tunesmith.handoff.crash import crash_at
 from tunesmith.settings import Settings
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
 from tunesmith.store.database import Database
+from tunesmith.store.jobs import Phase
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +88,8 @@ class Services:
         self.analysis = Analysis(self.database, self.contents)
         runs = Runs(self.data_dir, self.blobs)
         self.fetching = Fetching(self.contents)
-        self.supervisor = Supervisor(self.database, runs, self.blobs, self.fetching)
+        self.devices = discover(settings.cpu_slots)
+        self.supervisor = Supervisor(self.database, runs, self.blobs, self.fetching, self.vault, self.devices)
         self.reconciler = Reconciler(
             self.database, self.blobs, self.contents, self.data_dir, ServingClient(self.http), self.fetching
         )
@@ -101,7 +106,8 @@ class Services:
             removed=self._reconcile.set,
         )
         self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
-        self.jobs = JobService(self.database, self.contents, self.data_dir, self._stirred.set)
+        self.submission = Submission(self.database, self.contents, self.devices, self._stirred.set)
+        self.jobs = JobService(self.database, self.data_dir, self.devices, self._stirred.set)
         self.previews = PreviewService(self.database, self.contents, self.data_dir)
         self.deployments = DeploymentService(self.database, self._reconcile.set)
         self.routing = Routing(self.database, self.reconciler)
@@ -113,6 +119,7 @@ class Services:
         models = _Turns("model", self.analysis.turn, self.failures)
         workspaces = _Turns("workspace", self.cleanup.turn, self.failures)
         await self.workspaces.load()
+        await self.jobs.resume_stopped()
         await self.secrets.warn_of_lost_keys()
         self._loops = [
             asyncio.create_task(self._run(self._stirred, self._jobs, jobs), name="jobs"),
@@ -123,7 +130,10 @@ class Services:
         ]
 
     async def stop(self) -> None:
-        """Stop the loops and the deployments. Jobs go on by themselves and are found by the next server."""
+        """Let what trains leave a checkpoint and rest, then stop the loops and the deployments; the next server goes on
+        with both. With `leave_running` jobs go on by themselves, and the next server finds them."""
+        if not self.settings.leave_running and not self._loops[0].done():
+            await self._rest()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -133,6 +143,14 @@ class Services:
         await self.http.aclose()
         self.database.close()
         self.data_dir.unlock()
+
+    async def _rest(self) -> None:
+        """Until nothing trains any more, or the time of grace is over: then the next server finds it still pausing."""
+        if await self.jobs.pause_all():
+            log.info("jobs leave a checkpoint and rest until the next start; --leave-running lets them go on")
+        deadline = time.monotonic() + GRACE_SECONDS + 5
+        while await self.database.read(lambda tx: tx.jobs.count(Phase.TRAINING)) and time.monotonic() < deadline:
+            await asyncio.sleep(BUSY_SECONDS / 2)
 
     async def not_ready(self) -> str | None:
         """Why requests cannot be answered; None when the database answers."""
@@ -151,8 +169,10 @@ class Services:
 
     async def _jobs(self) -> tuple[bool, Sequence[_Item]]:
         """Let jobs go on as devices come free; whether any did, and those that run."""
-        devices = [f"cpu:{slot}" for slot in range(self.settings.cpu_slots)]
-        claimed = await self.database.write(scheduler.claim, devices)
+        claimed = 0
+        if await self.database.read(scheduler.anybody_waits):
+            claimed = await self.database.write(scheduler.claim, self.devices.names)
+            crash_at("claim-after-commit")
         return claimed > 0, await self.supervisor.active()
 
     async def _deployments(self) -> tuple[bool, Sequence[_Item]]:

@@ -1,87 +1,129 @@
-"""Follows the processes of jobs: starts what was claimed, applies events, and gives each job its one end.
+"""Follows the processes of customization jobs: starts what was claimed, applies events, gives each job its one end.
 
 Level-triggered: a turn looks at what is on disk and in the database, so it does not matter which server started a
 process, or how often a turn was cut short. Events and the offset behind them are one transaction; so are a result's
-fileset, its adapter and the job's end.
+fileset, its adapter and the job's end (`registration.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.filesets import CreateFileset
-from tunesmith.api.jobs import DOWNLOAD, REGISTRATION, TRAINING, UPLOAD, JobStatus
+from tunesmith.api.jobs import DOWNLOAD, TRAINING, JobStatus
+from tunesmith.control import progress
+from tunesmith.control.devices import Devices
 from tunesmith.control.fetching import ARRIVED, Fetching, here
-from tunesmith.control.jobs import WITH_PROCESS
+from tunesmith.control.launch import local
 from tunesmith.control.launch.local import Exit, Identity
-from tunesmith.control.runs import Runs, recorded
+from tunesmith.control.registration import end, register
+from tunesmith.control.runs import GRACE_SECONDS, LAUNCHED, Runs, recorded
+from tunesmith.control.secrets import Vault
 from tunesmith.errors import EngineError, TunesmithError
+from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import (
-    CheckpointSaved,
     Event,
     Failed,
     Finished,
     PreparedRows,
-    Preparing,
-    Progress,
-    Started,
     Stopped,
-    Validated,
-    Warned,
     events_path,
     read_events,
 )
+from tunesmith.refs import Ref
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.database import Database, Tx
-from tunesmith.store.jobs import Phase, StoredJob, finite
+from tunesmith.store.jobs import Active, Discard, Phase, StoredJob
 
 STEP_OF = {Phase.PREPARING: DOWNLOAD, Phase.TRAINING: TRAINING}
+WITH_PROCESS = (Phase.PREPARING, Phase.TRAINING)
+MOST_ATTEMPTS = 3
+LOOK_FOR_LIFE_SECONDS = 1.0
+"""Between two looks whether a process that says nothing is still there. Its end is seen at once by its exit file."""
+SILENCE_SECONDS = 3600.0
+"""Without an event until a trainer is taken for hung: counted from the last one, on a clock that sleeps with the
+machine."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What this server remembers of a process that it follows."""
+
+    spoke_at: float
+    looked_at: float = 0.0
+    rung: str = ""
+    """The wish that its doorbell was rung for."""
+    silenced: bool = False
 
 
 class Supervisor:
-    """Takes turns with the jobs that have, or should have, a process."""
+    """Takes turns with the jobs that have, or should have, a process, and with what deleted jobs left."""
 
-    def __init__(self, database: Database, runs: Runs, blobs: Blobs, fetching: Fetching) -> None:
+    def __init__(
+        self, database: Database, runs: Runs, blobs: Blobs, fetching: Fetching, vault: Vault, devices: Devices
+    ) -> None:
         self.database = database
         self.runs = runs
         self.blobs = blobs
         self.fetching = fetching
-        self._rung: set[str] = set()
-        """Jobs whose doorbell this server has rung."""
+        self.vault = vault
+        self.devices = devices
+        self.silence_seconds = SILENCE_SECONDS
+        self._heard: dict[str, _Heard] = {}
 
-    async def active(self) -> list[StoredJob]:
-        """The jobs to take a turn with."""
-        return await self.database.read(lambda tx: tx.jobs.in_phase(*WITH_PROCESS))
+    async def active(self) -> list[Active | Discard]:
+        """What to take a turn with."""
 
-    async def turn(self, job: StoredJob) -> bool:
+        def found(tx: Tx) -> list[Active | Discard]:
+            return [*tx.jobs.active(*WITH_PROCESS), *(each for each in tx.jobs.discarded() if not each.steps)]
+
+        return await self.database.read(found)
+
+    async def turn(self, job: Active | Discard) -> bool:
         """Do for one job what can be done now; whether something moved."""
+        if isinstance(job, Discard):
+            return await self._clear_away(job)
         identity = self.runs.found(job)
         if identity is None:
-            if job.status == JobStatus.CANCELLING:
-                await self.fetching.drop(job.id)
-                await self.database.write(end, job.id, JobStatus.CANCELLED)
-                return True
-            if job.phase == Phase.PREPARING and not all(here(snapshot) for snapshot in job.snapshots.values()):
-                return await self._fetch(job)
-            return await self._start(job)
+            return await self._begin(job)
         if job.keeper is None:
             await self.database.write(lambda tx: tx.jobs.set(job.id, keeper=recorded(identity)))
-        if job.status == JobStatus.CANCELLING and job.id not in self._rung:
-            self.runs.ask_to_stop(job, identity)
-            self._rung.add(job.id)
-        exit_ = await asyncio.to_thread(self.runs.ended, job, identity)  # before reading: then nothing more can come
-        path = events_path(self.runs.directory(job), job.attempt)
-        events, offset = await asyncio.to_thread(read_events, path, job.events_offset)
+        heard = self._heard.setdefault(job.id, _Heard(time.monotonic()))
+        await self._pass_on_wishes(job, identity, heard)
+        exit_ = await self._ended(job, identity, heard)  # before reading: then nothing more can come
+        events, offset = await self._news(job, exit_)
         if events:
+            heard.spoke_at = time.monotonic()
             await self.database.write(apply, job.id, job.events_offset, events, offset)
+            crash_at("events-after-commit")
             return True
         if exit_ is None:
-            return False
-        await self._conclude(job, exit_)
-        self._rung.discard(job.id)
+            return await self._judge_silence(job, identity, heard)
+        await self._conclude(job, exit_, heard)
+        self._heard.pop(job.id, None)
         return True
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    async def _begin(self, active: Active) -> bool:
+        """There is no process though there should be one."""
+        job = await self.database.read(lambda tx: tx.jobs.by_id(active.id))
+        if job.phase != active.phase:
+            return True
+        if job.status == JobStatus.CANCELLING:
+            await self.fetching.drop(job.id)
+            await self.database.write(end, job.id, JobStatus.CANCELLED)
+            return True
+        if job.status == JobStatus.PAUSING:
+            await self.fetching.drop(job.id)
+            await self.database.write(rest, job.id)
+            return True
+        if job.phase == Phase.PREPARING and not all(here(snapshot) for snapshot in job.snapshots.values()):
+            return await self._fetch(job)
+        return await self._start(job)
 
     async def _fetch(self, job: StoredJob) -> bool:
         """Some of its inputs are elsewhere: look how far they are; once here, the job reads exactly those bytes."""
@@ -99,40 +141,112 @@ class Supervisor:
         return True
 
     async def _start(self, job: StoredJob) -> bool:
+        crash_at("start-before-launch")
         try:
-            identity: Identity = await self.runs.start(job)
-        except (OSError, EngineError) as error:
-            await self.database.write(end, job.id, JobStatus.ERROR, failure("GenericTrainingError", str(error)))
+            environment = await self._environment(job)
+            identity: Identity = await self.runs.start(job, environment)
+        except (OSError, TunesmithError) as error:
+            kind = "GenericTrainingError" if isinstance(error, EngineError) else "TrainingEnvironmentError"
+            await self.database.write(end, job.id, JobStatus.ERROR, failure(kind, str(error)))
             return True
+        crash_at("start-before-record")
         await self.database.write(lambda tx: tx.jobs.set(job.id, keeper=recorded(identity)))
         return True
 
-    async def _conclude(self, job: StoredJob, exit_: Exit) -> None:
+    async def _environment(self, job: StoredJob) -> dict[str, str]:
+        """Its devices and its secrets: both are a trainer's alone."""
+        if job.phase != Phase.TRAINING:
+            return {"CUDA_VISIBLE_DEVICES": ""}
+        taken = await self.database.read(lambda tx: tx.leases.of(job.id))
+        secrets = {variable: await self.vault.value(Ref.unchecked(ref)) for variable, ref in job.secrets}
+        return {**self.devices.visible(taken), **secrets}
+
+    # -- following -------------------------------------------------------------------------------------------------
+
+    async def _pass_on_wishes(self, job: Active, identity: Identity, heard: _Heard) -> None:
+        """Ring once for each wish. A data process has nothing to save, so a pause lets it finish."""
+        if job.status == JobStatus.CANCELLING and heard.rung != "cancel":
+            await asyncio.to_thread(self.runs.wish, job, identity, "cancel")
+            heard.rung = "cancel"
+            crash_at("cancel-after-wish")
+        elif job.status == JobStatus.PAUSING and job.phase == Phase.TRAINING and not heard.rung:
+            await asyncio.to_thread(self.runs.wish, job, identity, "pause")
+            heard.rung = "pause"
+            crash_at("pause-after-wish")
+
+    async def _ended(self, job: Active, identity: Identity, heard: _Heard) -> Exit | None:
+        """How its process ended; None while it runs, as far as is known."""
+        now = time.monotonic()
+        if local.has_exited(self.runs.directory(job), LAUNCHED[job.phase], job.attempt):
+            heard.looked_at = now
+        elif now - heard.looked_at < LOOK_FOR_LIFE_SECONDS:
+            return None
+        heard.looked_at = now
+        return await asyncio.to_thread(self.runs.ended, job, identity)
+
+    async def _news(self, job: Active, exit_: Exit | None) -> tuple[Sequence[Event], int]:
+        """Events past the offset. A file that has not grown is not opened."""
+        path = events_path(self.runs.directory(job), job.attempt)
+        try:
+            size = path.stat().st_size  # noqa: ASYNC240 one call to the system
+        except FileNotFoundError:
+            size = 0
+        if size <= job.events_offset:
+            return (), job.events_offset
+        return await asyncio.to_thread(read_events, path, job.events_offset)
+
+    async def _judge_silence(self, job: Active, identity: Identity, heard: _Heard) -> bool:
+        """A trainer that has said nothing for too long is ended; what follows is as if it had died."""
+        if job.phase != Phase.TRAINING or time.monotonic() - heard.spoke_at < self.silence_seconds:
+            return False
+        heard.silenced = True
+        await local.stop(identity, 0)
+        return True
+
+    async def _conclude(self, job: Active, exit_: Exit, heard: _Heard) -> None:
         """The process is gone and all it said is applied: move the job on, or end it."""
-        kind = (job.ending or {}).get("kind")
+        ending = job.ending or {}
+        kind = ending.get("kind")
         if kind == "failed":
-            error = failure(job.ending["type"], job.ending["message"], job.ending["detail"])  # type: ignore[index]
+            error = failure(ending["type"], ending["message"], ending["detail"])
             await self.database.write(end, job.id, JobStatus.ERROR, error)
-        elif job.status == JobStatus.CANCELLING or kind == "stopped":
-            await self.database.write(end, job.id, JobStatus.CANCELLED)
         elif kind == "prepared" and job.phase == Phase.PREPARING:
             await self.database.write(queue, job.id)
         elif kind == "finished" and job.phase == Phase.TRAINING:
             await self._register(job)
+        elif job.status == JobStatus.CANCELLING or (kind == "stopped" and ending["wish"] == "cancel"):
+            await self.database.write(end, job.id, JobStatus.CANCELLED)
+        elif kind == "stopped":
+            await self.database.write(rest, job.id)
         else:
-            what = "The data process" if job.phase == Phase.PREPARING else "The trainer"
-            words = await asyncio.to_thread(self.runs.last_words, job)
-            said = f"Its last words:\n{words}" if words else "It printed nothing."
-            error = failure("GenericTrainingError", f"{what} ended without a result: {exit_.how()}.", said)
-            await self.database.write(end, job.id, JobStatus.ERROR, error)
+            await self._conclude_without_a_word(job, exit_, heard)
 
-    async def _register(self, job: StoredJob) -> None:
+    async def _conclude_without_a_word(self, job: Active, exit_: Exit, heard: _Heard) -> None:
+        """It died. Where it had come further than it began, it begins again from there."""
+        how = f"it said nothing for {self.silence_seconds:g} s and was ended" if heard.silenced else exit_.how()
+        if job.phase == Phase.TRAINING and exit_.code is None and not exit_.out_of_memory:
+            if await self.database.write(try_again, job.id, how):
+                return
+        what = "The data process" if job.phase == Phase.PREPARING else "The trainer"
+        words = await asyncio.to_thread(self.runs.last_words, job)
+        said = f"Its last words:\n{words}" if words else "It printed nothing."
+        kind = "TrainingTimeoutError" if heard.silenced else "GenericTrainingError"
+        if exit_.out_of_memory:
+            said = f"{OUT_OF_MEMORY}\n{said}"
+        error = failure(kind, f"{what} ended without a result: {how}.", said)
+        await self.database.write(end, job.id, JobStatus.ERROR, error)
+
+    async def _register(self, active: Active) -> None:
         """Make the artifact a fileset and an adapter; a name taken meanwhile ends the job, the artifact stays."""
-        finished = Finished.model_validate(job.ending)
+        job = await self.database.read(lambda tx: tx.jobs.by_id(active.id))
+        finished = Finished.model_validate(active.ending)
         try:
             with self.blobs.hold(file.digest for file in finished.files):
+                crash_at("register-before-adopt")
                 await asyncio.to_thread(self._adopt, job, finished)
+                crash_at("register-after-adopt")
                 await self.database.write(register, job.id, finished)
+                crash_at("register-after-commit")
         except (TunesmithError, OSError) as error:
             artifact = self.runs.directory(job) / "artifact"
             said = failure("CheckpointError", f"The result could not be registered: {error}", f"It lies in {artifact}.")
@@ -142,146 +256,122 @@ class Supervisor:
         for file in finished.files:
             self.blobs.adopt(self.runs.directory(job) / "artifact" / file.path, file.digest)
 
+    # -- clearing away ---------------------------------------------------------------------------------------------
+
+    async def _clear_away(self, gone: Discard) -> bool:
+        """End what a deleted job left running, then delete its files and give its devices back."""
+        await self.fetching.drop(gone.id)
+        identity = self.runs.found(gone)
+        if identity is not None and gone.phase in WITH_PROCESS:
+            heard = self._heard.setdefault(gone.id, _Heard(time.monotonic()))
+            if heard.rung != "delete":
+                heard.rung, heard.spoke_at = "delete", time.monotonic()
+                await asyncio.to_thread(self.runs.wish, gone, identity, "cancel")
+            if time.monotonic() - heard.spoke_at > GRACE_SECONDS:
+                await local.stop(identity, 0)
+            if await asyncio.to_thread(self.runs.ended, gone, identity) is None:
+                return False
+        await asyncio.to_thread(self.runs.remove, gone)
+        await self.database.write(forget, gone.id)
+        self._heard.pop(gone.id, None)
+        return True
+
+
+OUT_OF_MEMORY = (
+    "The kernel ended it for want of memory. Less is needed with a smaller batch.micro_batch_size or "
+    "training.max_seq_length (unsloth: batch.per_device_train_batch_size, model.max_seq_length)."
+)
+
 
 def apply(tx: Tx, job_id: str, offset: int, events: Sequence[Event], behind: int) -> None:
     """One transaction: the events after `offset`, and the offset behind them. Nothing if they are applied already."""
-    job = tx.jobs.by_id(job_id)
-    if job.events_offset != offset or job.phase not in STEP_OF:
+    job = tx.jobs.followed(job_id)
+    if job is None or job.events_offset != offset or job.phase not in STEP_OF:
         return
-    details: dict[str, Any] = {}
-    points: list[tuple[str, int, int, float]] = []
+    known = tx.jobs.details(job_id)
+    changes: dict[str, Any] = {}
     ending = job.ending
     for event in events:
-        details.update(_details(event, {**job.status_details, **details}))
-        match event:
-            case Progress():
-                points.append(("train_loss", event.step, event.epoch, event.loss))
-            case Validated():
-                points.append(("val_loss", event.step, event.epoch, event.loss))
-            case PreparedRows() | Finished() | Failed() | Stopped():
-                ending = event.model_dump(mode="json")
-    tx.jobs.merge_details(job_id, STEP_OF[job.phase], details)
-    tx.jobs.add_metrics(job_id, points)
+        changes.update(progress.details(event, {**known, **changes}))
+        if isinstance(event, PreparedRows | Finished | Failed | Stopped):
+            ending = event.model_dump(mode="json")
+    tx.jobs.merge_details(job_id, STEP_OF[job.phase], changes)
+    tx.jobs.add_metrics(job_id, [point for event in events for point in progress.points(event)])
     tx.jobs.set(job_id, events_offset=behind, ending=ending)
+    crash_at("events-before-commit")
 
 
 def fetched(tx: Tx, job_id: str, inputs: dict[str, Any]) -> None:
     """One transaction: all of a job's inputs are here; nothing happens when it has ended meanwhile."""
-    if tx.jobs.by_id(job_id).phase == Phase.PREPARING:
+    job = tx.jobs.followed(job_id)
+    if job is not None and job.phase == Phase.PREPARING:
         tx.jobs.set(job_id, inputs=inputs)
         tx.jobs.merge_details(job_id, DOWNLOAD, {"phase": Phase.PREPARING, **ARRIVED})
 
 
 def queue(tx: Tx, job_id: str) -> None:
     """One transaction: the rows are ready, the job waits for a device; it stays active on the wire."""
-    if tx.jobs.by_id(job_id).status == JobStatus.CANCELLING:
-        end(tx, job_id, JobStatus.CANCELLED)
+    job = tx.jobs.followed(job_id)
+    if job is None:
         return
-    tx.jobs.move(job_id, Phase.QUEUED, JobStatus.ACTIVE, allowed_from=[Phase.PREPARING], keeper=None, ending=None)
-    tx.jobs.set_step(job_id, DOWNLOAD, JobStatus.COMPLETED)
-    tx.jobs.add_step(job_id, TRAINING, JobStatus.PENDING)
-    tx.jobs.merge_details(job_id, TRAINING, {"phase": Phase.QUEUED})
-
-
-def register(tx: Tx, job_id: str, finished: Finished) -> None:
-    """One transaction: fileset, adapter, the last two steps, the device given back, the job completed."""
-    job = tx.jobs.by_id(job_id)
     if job.status == JobStatus.CANCELLING:
         end(tx, job_id, JobStatus.CANCELLED)
         return
-    output = job.output
-    description = job.output_description or f"Customized model from job {job.ref}"
-    tx.filesets.create(output.workspace, CreateFileset(name=output.name, description=description[:255]))
-    for file in finished.files:
-        tx.filesets.put(output.workspace, output.name, file.path, file.digest, file.size)
-    base = tx.models.row(job.model.workspace, job.model.name)
-    lora = job.plan.adapter
-    tx.adapters.create(
-        output,
-        model_id=base["id"],
-        model=job.model,
-        fileset=output,
-        description=description,
-        rank=lora.rank,
-        alpha=lora.alpha,
-    )
-    tx.jobs.set_step(job_id, TRAINING, JobStatus.COMPLETED)
-    for step in (UPLOAD, REGISTRATION):
-        tx.jobs.add_step(job_id, step, JobStatus.COMPLETED)
-    tx.jobs.merge_details(job_id, UPLOAD, {"uploaded_files": len(finished.files), "fileset": str(output)})
-    tx.jobs.merge_details(job_id, REGISTRATION, {"adapter": str(output)})
-    end(tx, job_id, JobStatus.COMPLETED)
+    tx.jobs.steps.move(job_id, DOWNLOAD, JobStatus.COMPLETED)
+    tx.jobs.steps.add(job_id, TRAINING, JobStatus.PENDING)
+    if job.status == JobStatus.PAUSING:
+        rest(tx, job_id)
+        return
+    tx.jobs.move(job_id, Phase.QUEUED, JobStatus.ACTIVE, allowed_from=[Phase.PREPARING], keeper=None, ending=None)
+    tx.jobs.merge_details(job_id, TRAINING, {"phase": Phase.QUEUED})
 
 
-def end(tx: Tx, job_id: str, status: JobStatus, error: dict[str, Any] | None = None) -> None:
-    """One transaction: the job's one end, its open steps ended with it, its device given back."""
-    tx.jobs.move(job_id, Phase.DONE, status, allowed_from=WITH_PROCESS, keeper=None, ending=None, error_details=error)
-    tx.jobs.end_open_steps(job_id, status, error)
-    tx.jobs.merge_details(job_id, None, {"phase": status})
+def rest(tx: Tx, job_id: str) -> None:
+    """One transaction: the job is paused and holds nothing; it goes on as a new attempt."""
+    known = tx.jobs.details(job_id)
+    values = {"keeper": None, "ending": None}
+    tx.jobs.move(job_id, Phase.PAUSED, JobStatus.PAUSED, allowed_from=WITH_PROCESS, **values)
+    tx.jobs.steps.move_open(job_id, JobStatus.PAUSED)
+    tx.jobs.merge_details(job_id, None, {"phase": "paused", "paused_at_step": known.get("step", 0)})
     tx.leases.release("job", job_id)
+    crash_at("pause-before-commit")
+
+
+def try_again(tx: Tx, job_id: str, how: str) -> bool:
+    """One transaction: a run that died without a word goes back into the queue as a new attempt, from its last
+    checkpoint; False where it had not come further than it began, or was tried often enough."""
+    job = tx.jobs.by_id(job_id)
+    reached = int(job.status_details.get("checkpoint_step") or 0)
+    if job.phase != Phase.TRAINING or job.status != JobStatus.ACTIVE:
+        return False
+    if job.attempt >= MOST_ATTEMPTS + int(job.status_details.get("pauses") or 0) or reached <= job.attempt_step:
+        return False
+    tx.leases.release("job", job_id)
+    tx.jobs.move(job_id, Phase.QUEUED, JobStatus.ACTIVE, allowed_from=[Phase.TRAINING], **next_attempt(job, reached))
+    tx.jobs.steps.move(job_id, TRAINING, JobStatus.PENDING)
+    said = f"attempt {job.attempt} ended without a word ({how}); it goes on from the checkpoint of step {reached}"
+    warnings = [*job.status_details.get("warnings", []), said]
+    tx.jobs.merge_details(job_id, TRAINING, {"phase": Phase.QUEUED, "warnings": warnings, "attempt": job.attempt + 1})
+    return True
+
+
+def next_attempt(job: Active, from_step: int) -> dict[str, Any]:
+    """The columns of a job that is to begin again from a checkpoint."""
+    return {
+        "attempt": job.attempt + 1,
+        "attempt_step": from_step,
+        "events_offset": 0,
+        "keeper": None,
+        "ending": None,
+    }
+
+
+def forget(tx: Tx, job_id: str) -> None:
+    """One transaction: nothing is left of a deleted job, and its devices are free."""
+    tx.leases.release("job", job_id)
+    tx.jobs.forget(job_id)
 
 
 def failure(type_: str, message: str, detail: str = "") -> dict[str, Any]:
     """`error_details` of a job and its step."""
     return {"message": message, "type": type_, "detail": detail}
-
-
-def _details(event: Event, known: dict[str, Any]) -> dict[str, Any]:
-    """What an event changes in the status details."""
-    match event:
-        case Preparing():
-            return {"rows_read": event.rows}
-        case PreparedRows():
-            return {
-                "training_rows": event.training_rows,
-                "validation_rows": event.validation_rows,
-                "training_tokens": event.training_tokens,
-                "trained_tokens": event.trained_tokens,
-                "truncated_rows": event.truncated_rows,
-                "dropped_rows": event.dropped_rows,
-                "max_steps": event.steps,
-                "step": 0,
-            }
-        case Started():
-            return {
-                "phase": "training",
-                "backend": "automodel",
-                "step": 0,
-                "max_steps": event.steps,
-                "num_epochs": event.epochs,
-                "compute": event.compute,
-                "device_type": event.device,
-                "threads": event.threads,
-                "trained_parameters": event.trained_parameters,
-                "adapted_modules": event.adapted_modules,
-            }
-        case Progress():
-            return _progress(event, int(known.get("max_steps") or event.step))
-        case Validated():
-            return {"val_loss": finite(event.loss), "val_step": event.step}
-        case CheckpointSaved():
-            return {"checkpoint_path": event.path, "checkpoint_step": event.step}
-        case Warned():
-            return {"warnings": [*known.get("warnings", []), event.message]}
-        case Finished():
-            return {"phase": "registering", "exported_step": event.exported_step, "exported_because": event.reason}
-        case Stopped():
-            return {"phase": "stopped", "step": event.step}
-        case Failed():
-            return {}
-
-
-def _progress(event: Progress, max_steps: int) -> dict[str, Any]:
-    speed = event.tokens / event.seconds if event.seconds > 0 else 0.0
-    return {
-        "phase": "training",
-        "step": event.step,
-        "epoch": event.epoch,
-        "train_loss": finite(event.loss),
-        "loss": finite(event.loss),
-        "lr": event.learning_rate,
-        "grad_norm": finite(event.grad_norm),
-        "percentage_done": 100 * event.step // max(1, max_steps),
-        "tokens_per_second": round(speed, 1),
-        "eta_seconds": round(event.seconds / event.step * (max_steps - event.step), 1),
-    }

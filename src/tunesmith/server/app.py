@@ -11,6 +11,7 @@ from tunesmith import __version__
 from tunesmith.control.services import Services
 from tunesmith.server import (
     adapters,
+    customization,
     deployments,
     errors,
     filesets,
@@ -30,7 +31,10 @@ from tunesmith.server.body import Body
 from tunesmith.server.logs import Requests
 from tunesmith.settings import Settings
 
-ROUTERS = (models, adapters, filesets, jobs, health, workspaces, projects, secrets, hub, deployments, gateway, previews, manual)
+ROUTERS = (
+    *(models, adapters, filesets, jobs, customization, health),
+    *(workspaces, projects, secrets, hub, deployments, gateway, previews, manual),
+)
 """In the order in which a request is held against them: what is asked for most often comes first."""
 
 

@@ -27,7 +27,7 @@ router = APIRouter(tags=["health"])
 WIRE_VERSION = "0.3.0"
 """The platform whose protocol this server speaks."""
 SERVICES = ("auth", "customization", "entities", "files", "inference-gateway", "jobs", "models", "secrets")
-DIALECTS = ("automodel",)
+DIALECTS = ("automodel", "rl", "unsloth")
 """Customization jobs that can be submitted, sorted."""
 
 

@@ -26,6 +26,7 @@ from tunesmith.store.postgres import PostgresBackend
 from tunesmith.store.projects import Projects
 from tunesmith.store.secrets import Secrets
 from tunesmith.store.sqlite import SqliteBackend
+from tunesmith.store.versions import Versions
 from tunesmith.store.workspaces import Workspaces
 
 P = ParamSpec("P")
@@ -77,6 +78,11 @@ class Tx:
     def jobs(self) -> Jobs:
         """Jobs with their steps and metrics."""
         return Jobs(self.connection)
+
+    @cached_property
+    def versions(self) -> Versions:
+        """What jobs have replaced."""
+        return Versions(self.connection)
 
     @cached_property
     def leases(self) -> Leases:

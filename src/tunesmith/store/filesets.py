@@ -33,6 +33,8 @@ from tunesmith.store.ids import now
 from tunesmith.store.rows import Named, upsert
 from tunesmith.store.tables import files, filesets
 
+MARK = "service_source"
+"""Custom field that names the service which made a fileset."""
 REMOTE_STORAGE: TypeAdapter[HuggingFaceStorage | NgcStorage | S3Storage] = TypeAdapter(RemoteStorage)
 
 
@@ -128,9 +130,14 @@ class Filesets(Named):
             "project": asked.project,
             "purpose": asked.purpose or "generic",
             "metadata": _metadata(asked.metadata or FilesetMetadata()),
-            "custom_fields": _custom_fields(asked.custom_fields or {}),
+            "custom_fields": {**_custom_fields(asked.custom_fields or {}), **_marks(row)},
         }
         return _fileset(self.change(row, **{field: meant[field] for field in asked.model_fields_set}))
+
+    def mark(self, ref: Ref, service: str) -> None:
+        """Say which of the platform's services writes the fileset's files: from now on nobody else does."""
+        row = self.row(ref.workspace, ref.name)
+        self.change(row, custom_fields={**(row["custom_fields"] or {}), MARK: service})
 
     def drop(self, workspace: str, name: str) -> Fileset:
         """Take the fileset and its files out; the bytes stay as long as anything refers to them."""
@@ -330,4 +337,8 @@ def _metadata(given: FilesetMetadata) -> dict[str, Any]:
 
 def _custom_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """Without the mark that only the platform's own services may set."""
-    return {key: value for key, value in given.items() if key != "service_source"}
+    return {key: value for key, value in given.items() if key != MARK}
+
+
+def _marks(row: RowMapping) -> dict[str, Any]:
+    return {key: value for key, value in (row["custom_fields"] or {}).items() if key == MARK}

@@ -1,32 +1,34 @@
-"""Jobs in the database, with their steps and metrics; every change of state is a guarded update."""
+"""Jobs in the database; every change of state is a guarded update. Their steps are in job_steps.py."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, RowMapping, func, not_, select, true, update
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, not_, or_, select, update
 
 from tunesmith.api.base import JsonObject, Page, PageRequest
 from tunesmith.api.filters import Op, Test
-from tunesmith.api.jobs import FINAL, STEPS, AutomodelJob, Job, JobState, JobStatus, Step, Task
+from tunesmith.api.jobs import STEPS, CustomizationJob, Job, JobState, JobStatus
 from tunesmith.errors import BadRequest, Conflict
 from tunesmith.handoff.plan import Plan
 from tunesmith.refs import Ref
 from tunesmith.store.filesets import Snapshot
 from tunesmith.store.filtering import condition
-from tunesmith.store.ids import hexadecimal, new_id, now
-from tunesmith.store.rows import Named, upsert
-from tunesmith.store.tables import job_steps, jobs, metrics
-
-SHOWN_POINTS = 500
-"""Points of a series that a status shows at most."""
+from tunesmith.store.ids import new_id, now
+from tunesmith.store.job_steps import JobSteps
+from tunesmith.store.metrics import Metrics, Point, thinned
+from tunesmith.store.rows import Named
+from tunesmith.store.tables import discards, jobs
 
 SOURCE = "customization"
-"""What the jobs service calls all of these; a filter by the dialect's name matches too."""
+"""What the jobs service calls all customization jobs; a filter by the dialect's name matches too."""
+PLATFORM = "platform"
+"""The backend of jobs whose steps somebody else defines."""
 
 
 class Phase(StrEnum):
@@ -35,34 +37,76 @@ class Phase(StrEnum):
     WAITING = "waiting"
     """Accepted, nothing started."""
     PREPARING = "preparing"
-    """Its rows are being read."""
+    """Its inputs are fetched and its rows are read."""
     QUEUED = "queued"
-    """Prepared; waits for a device."""
+    """Prepared; waits for devices."""
     TRAINING = "training"
-    """Holds a device."""
+    """Holds its devices."""
+    PAUSED = "paused"
+    """Holds nothing; goes on where it was when it is resumed."""
+    RUNNING = "running"
+    """A platform job some step of which has begun."""
     DONE = "done"
     """Its status is final."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredJob:
-    """A job as control sees it."""
+class Waiting:
+    """A job in the queue, as far as its turn depends on it."""
+
+    id: str
+    workspace: str
+    priority: int
+    created_at: datetime
+    devices: int = 1
+    named: tuple[str, ...] = ()
+    """Indices of the devices that it may take; empty = any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a customization job becomes."""
+
+    kind: Literal["adapter", "model"]
+    finetuning_type: Literal["lora", "lora_merged", "all_weights"]
+    description: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    deployment: Any = None
+    """Name of a deployment config, or parameters, of what is deployed when the job is through; None = nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A customization job as far as its processes are followed: what is read of it several times a second."""
 
     id: str
     ref: Ref
     status: JobStatus
     phase: Phase
-    plan: Plan
-    inputs: Mapping[str, Any]
-    """`model`, `data` and perhaps `validation`: snapshots of the filesets they were made from."""
-    model: Ref
-    output: Ref
-    output_description: str | None
-    status_details: Mapping[str, Any]
     attempt: int
+    attempt_step: int
+    """Step of the checkpoint that the attempt began from; 0 = none."""
     events_offset: int
     keeper: Mapping[str, Any] | None
     ending: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob(Active):
+    """A customization job with everything that control knows of it."""
+
+    backend: str
+    plan: Plan
+    inputs: Mapping[str, Any]
+    """`model`, `data` and perhaps `validation`, `teacher`: snapshots of the filesets they were made from."""
+    model: Ref
+    output: Ref
+    result: Outcome
+    secrets: Sequence[Sequence[str]]
+    """Variable and `workspace/name` of each secret that its processes get."""
+    needs: Mapping[str, Any]
+    status_details: Mapping[str, Any]
     request_id: str
     """Of the request that submitted it; "" when nobody knows."""
 
@@ -72,8 +116,19 @@ class StoredJob:
         return {name: Snapshot.of_json(stored) for name, stored in self.inputs.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """A deleted job of which processes and a directory may be left."""
+
+    id: str
+    phase: Phase
+    attempt: int
+    keeper: Mapping[str, Any] | None
+    steps: Sequence[str]
+
+
 class Jobs(Named):
-    """Customization jobs."""
+    """Jobs of all kinds; `in_phase` and its neighbours are about customization jobs."""
 
     table = jobs
     kind = "platform-job"
@@ -82,68 +137,144 @@ class Jobs(Named):
         "status": lambda op, value: _status(op, value),
         "source": lambda op, value: _source(op, value),
         "backend": jobs.c.backend,
+        "custom_fields": jobs.c.custom_fields,
     }
     twin = (
         "Job '{name}' already exists in workspace '{workspace}'. "
         "Choose a different job name or delete the existing job before creating a new one."
     )
 
-    def create(self, ref: Ref, **values: Any) -> None:
-        """A new job in phase waiting, with its first step."""
-        row = self.insert(
+    @cached_property
+    def steps(self) -> JobSteps:
+        """Their steps."""
+        return JobSteps(self.connection)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Their series."""
+        return Metrics(self.connection)
+
+    def create(self, ref: Ref, *, spec_digest: str, **values: Any) -> RowMapping:
+        """A new job in phase waiting, without steps; Conflict says whether the twin was asked for the same."""
+        self.refuse_twin(ref, spec_digest)
+        return self.insert(
             ref.workspace,
             ref.name,
+            spec_digest=spec_digest,
             status=JobStatus.CREATED,
             phase=Phase.WAITING,
             attempt_id=new_id("platform-job-attempt"),
             attempt=1,
+            attempt_step=0,
             events_offset=0,
             **values,
         )
-        self.add_step(row["id"], STEPS[0], JobStatus.CREATED)
+
+    def refuse_twin(self, ref: Ref, spec_digest: str) -> None:
+        """Conflict when there is a job of that name; says whether it was asked for with the same spec."""
+        twin = self.find_row(ref.workspace, ref.name)
+        if twin is not None:
+            same = "with the same spec" if twin["spec_digest"] == spec_digest else "with another spec"
+            raise Conflict(f"{self.twin.format(workspace=ref.workspace, name=ref.name)} It was submitted {same}.")
 
     # -- what the wire shows ---------------------------------------------------------------------------------------
 
     def get(self, workspace: str, name: str) -> Job:
         """The job as the jobs service shows it; NotFound without it."""
-        return self._job(self.row(workspace, name))
+        row = self.row(workspace, name)
+        return _job({**row, "status_details": self._details(row)})
 
-    def get_automodel(self, workspace: str, name: str) -> AutomodelJob:
-        """The job as the customization API shows it; NotFound without it."""
-        return self._automodel_job(self.row(workspace, name))
+    def get_customization(self, workspace: str, name: str, backend: str | None = None) -> CustomizationJob:
+        """The job as the customization API shows it: its backend's route, or (None) the door that it came through.
+
+        NotFound without it, and for a job of another kind.
+        """
+        row = self.row(workspace, name)
+        if row["backend"] == PLATFORM or backend not in (None, row["backend"]):
+            self.row(workspace, f"{name}/")  # raises what a missing one raises: no name has a slash
+        shown = {**row, "status_details": self._details(row)}
+        return _customization_job(shown, self.steps.of([row["id"]])[row["id"]], by_door=backend is None)
 
     def state(self, workspace: str, name: str) -> JobState:
         """Status, steps and tasks; NotFound without the job."""
         row = self.row(workspace, name)
-        return JobState.model_validate({**row, **self._shown(row), "steps": self._steps(row["id"])})
+        steps = self.steps.of([row["id"]]).get(row["id"], [])
+        return JobState.model_validate({**row, "status_details": self._details(row), "steps": steps})
+
+    def series(self, workspace: str, name: str) -> dict[str, list[JsonObject]]:
+        """Every point of every series; NotFound without the job."""
+        return self.metrics.of(self.row(workspace, name)["id"])
 
     def page(self, workspace: str, asked: PageRequest) -> Page[Job]:
-        """One page of a workspace's jobs."""
-        return self.page_of(workspace, asked, lambda rows: [self._job(row) for row in rows])
+        """One page of a workspace's jobs; without their series, which one job's own answer has."""
+        return self.page_of(workspace, asked, lambda rows: [_job({**row}) for row in rows])
 
-    def page_automodel(self, workspace: str, asked: PageRequest) -> Page[AutomodelJob]:
-        """One page of a workspace's automodel jobs."""
-        automodel = jobs.c.backend == "automodel"
-        return self.page_of(workspace, asked, lambda rows: [self._automodel_job(row) for row in rows], automodel)
+    def page_customization(
+        self, workspace: str, asked: PageRequest, backend: str | None = None
+    ) -> Page[CustomizationJob]:
+        """One page of a workspace's jobs of one backend, or (None) of all dialects, as their doors show them."""
+        where = jobs.c.backend == backend if backend else jobs.c.source == SOURCE
+
+        def read(rows: Sequence[RowMapping]) -> list[CustomizationJob]:
+            steps = self.steps.of([row["id"] for row in rows])
+            return [_customization_job({**row}, steps.get(row["id"], []), by_door=backend is None) for row in rows]
+
+        return self.page_of(workspace, asked, read, where)
 
     # -- what control sees and moves -------------------------------------------------------------------------------
 
     def stored(self, ref: Ref) -> StoredJob:
-        """The job by name; NotFound without it."""
+        """The customization job by name; NotFound without it."""
         return _stored(self.row(ref.workspace, ref.name))
 
     def by_id(self, job_id: str) -> StoredJob:
-        """The job of that id, which must exist."""
+        """The customization job of that id, which must exist."""
         return _stored(self.connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
 
+    def followed(self, job_id: str) -> Active | None:
+        """The same without what is large; None when it is gone."""
+        row = self.connection.execute(select(*_ACTIVE).where(jobs.c.id == job_id)).mappings().one_or_none()
+        return Active(**_followed(row)) if row else None
+
+    def details(self, job_id: str) -> JsonObject:
+        """Its status details, without the series."""
+        found: JsonObject = self.connection.execute(
+            select(jobs.c.status_details).where(jobs.c.id == job_id)
+        ).scalar_one()
+        return found
+
+    def by_key(self, workspace: str, key: str) -> RowMapping | None:
+        """The job that was submitted with this idempotency key."""
+        query = select(jobs).where(jobs.c.workspace == workspace, jobs.c.idempotency_key == key)
+        return self.connection.execute(query).mappings().one_or_none()
+
     def in_phase(self, *phases: Phase, limit: int = 1000) -> list[StoredJob]:
-        """Jobs in these phases, oldest first."""
-        query = select(jobs).where(jobs.c.phase.in_(phases)).order_by(jobs.c.created_at, jobs.c.id).limit(limit)
-        return [_stored(row) for row in self.connection.execute(query).mappings()]
+        """Customization jobs in these phases, oldest first."""
+        query = select(jobs).where(jobs.c.phase.in_(phases), jobs.c.backend != PLATFORM)
+        rows = self.connection.execute(query.order_by(jobs.c.created_at, jobs.c.id).limit(limit)).mappings()
+        return [_stored(row) for row in rows]
+
+    def active(self, *phases: Phase) -> list[Active]:
+        """Customization jobs in these phases, oldest first, without what is large."""
+        query = select(*_ACTIVE).where(jobs.c.phase.in_(phases), jobs.c.backend != PLATFORM)
+        rows = self.connection.execute(query.order_by(jobs.c.created_at, jobs.c.id)).mappings()
+        return [Active(**_followed(row)) for row in rows]
+
+    def waiting(self, phase: Phase) -> list[Waiting]:
+        """Customization jobs that wait in `phase`, oldest first."""
+        columns = (jobs.c.id, jobs.c.workspace, jobs.c.priority, jobs.c.created_at, jobs.c.needs)
+        query = select(*columns).where(jobs.c.phase == phase, jobs.c.backend != PLATFORM)
+        return [
+            Waiting(
+                row.id, row.workspace, row.priority, row.created_at, row.needs["devices"], tuple(row.needs["named"])
+            )
+            for row in self.connection.execute(query.order_by(jobs.c.created_at, jobs.c.id))
+        ]
 
     def count(self, phase: Phase) -> int:
-        """How many jobs are in a phase."""
-        return self.connection.execute(select(func.count()).where(jobs.c.phase == phase)).scalar_one()
+        """How many customization jobs are in a phase."""
+        where = (jobs.c.phase == phase, jobs.c.backend != PLATFORM)
+        return self.connection.execute(select(func.count()).select_from(jobs).where(*where)).scalar_one()
 
     def making(self, output: Ref) -> str | None:
         """The name of the unfinished job that will make this output, or None."""
@@ -162,88 +293,56 @@ class Jobs(Named):
         """Change columns that are not the job's state: keeper, offset, ending."""
         self.connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
 
-    def add_step(self, job_id: str, name: str, status: JobStatus) -> None:
-        """Make a step exist; nothing happens when it does already."""
-        at = now()
-        row = {
-            "id": new_id("platform-job-step"),
-            "task_id": f"task-{hexadecimal(32)}",
-            "job_id": job_id,
-            "name": name,
-            "position": STEPS.index(name),
-            "status": status,
-            "status_details": {},
-            "created_at": at,
-            "updated_at": at,
-        }
-        self.connection.execute(upsert(self.connection, job_steps).values(row).on_conflict_do_nothing())
-
-    def set_step(self, job_id: str, name: str, status: JobStatus, error: JsonObject | None = None) -> None:
-        """Move a step that exists."""
-        where = (job_steps.c.job_id == job_id, job_steps.c.name == name)
-        values = {"status": status, "error_details": error, "updated_at": now()}
-        self.connection.execute(update(job_steps).where(*where).values(values))
-
-    def end_open_steps(self, job_id: str, status: JobStatus, error: JsonObject | None = None) -> None:
-        """Give every step that is not final this status; the error goes to each."""
-        where = (job_steps.c.job_id == job_id, job_steps.c.status.not_in(list(FINAL)))
-        values = {"status": status, "error_details": error, "updated_at": now()}
-        self.connection.execute(update(job_steps).where(*where).values(values))
-
     def merge_details(self, job_id: str, step: str | None, details: Mapping[str, Any]) -> None:
         """Merge `details` into the job's and, unless it is None, the step's, key by key."""
         if not details:
             return
         if step is not None:
-            where = (job_steps.c.job_id == job_id, job_steps.c.name == step)
-            held = self.connection.execute(select(job_steps.c.status_details).where(*where)).scalar_one()
-            values = {"status_details": {**held, **details}, "updated_at": now()}
-            self.connection.execute(update(job_steps).where(*where).values(values))
+            self.steps.merge_details(job_id, step, details)
         held = self.connection.execute(select(jobs.c.status_details).where(jobs.c.id == job_id)).scalar_one()
         self.connection.execute(update(jobs).where(jobs.c.id == job_id).values(status_details={**held, **details}))
 
-    def add_metrics(self, job_id: str, points: Iterable[tuple[str, int, int, float]]) -> None:
-        """Points (series, step, epoch, value); the last one of a step wins."""
-        rows = [
-            {"job_id": job_id, "series": series, "step": step, "epoch": epoch, "value": finite(value)}
-            for series, step, epoch, value in points
+    def add_metrics(self, job_id: str, points: Iterable[Point]) -> None:
+        """More points of its series."""
+        self.metrics.add(job_id, points)
+
+    # -- the deleted -----------------------------------------------------------------------------------------------
+
+    def discard(self, ref: Ref, steps: Sequence[str] = ()) -> None:
+        """Take the job out; what is left of it on the machine is remembered until it is gone. NotFound without it."""
+        row = self.delete(ref.workspace, ref.name)
+        kept = {key: row[key] for key in ("id", "phase", "attempt", "keeper")}
+        self.connection.execute(insert(discards).values(**kept, steps=list(steps), created_at=now()))
+
+    def discarded(self) -> list[Discard]:
+        """Deleted jobs that may have left something."""
+        rows = self.connection.execute(select(discards).order_by(discards.c.created_at)).mappings()
+        return [
+            Discard(row["id"], Phase(row["phase"]), row["attempt"], row["keeper"], tuple(row["steps"])) for row in rows
         ]
-        if rows:
-            statement = upsert(self.connection, metrics)
-            wins = {"epoch": statement.excluded.epoch, "value": statement.excluded.value}
-            keys = ["job_id", "series", "step"]
-            self.connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=wins), rows)
 
-    # -- rows as the wire sees them --------------------------------------------------------------------------------
+    def forget(self, job_id: str) -> None:
+        """Nothing is left of a deleted job."""
+        self.connection.execute(delete(discards).where(discards.c.id == job_id))
 
-    def _job(self, row: RowMapping) -> Job:
-        steps = [{"name": name, "executor": {"provider": "cpu", "profile": "default"}} for name in STEPS]
-        extra = {"source": SOURCE, "platform_spec": {"steps": steps}, "fileset": row["output_ref"]}
-        return Job.model_validate({**row, **extra, **self._shown(row)})
+    def _details(self, row: RowMapping) -> JsonObject:
+        series = self.metrics.of(row["id"])
+        shown = {"metrics": {name: thinned(points) for name, points in series.items()}} if series else {}
+        return {**row["status_details"], **shown}
 
-    def _automodel_job(self, row: RowMapping) -> AutomodelJob:
-        return AutomodelJob.model_validate({**row, **self._shown(row), "steps": self._steps(row["id"])})
 
-    def _shown(self, row: RowMapping) -> Mapping[str, Any]:
-        series = self._series(row["id"])
-        return {"status_details": {**row["status_details"], **({"metrics": series} if series else {})}}
+def _job(row: Mapping[str, Any]) -> Job:
+    platform = row["platform_spec"]
+    if platform is None:
+        executor = {"provider": "cpu", "profile": "default"}
+        platform = {"steps": [{"name": name, "executor": executor} for name in STEPS]}
+    fileset = row["output_ref"] or f"job-fileset-{row['name']}"
+    return Job.model_validate({**row, "platform_spec": platform, "fileset": fileset})
 
-    def _series(self, job_id: str) -> dict[str, list[JsonObject]]:
-        """The metrics, thinned evenly to `SHOWN_POINTS` a series; the last point always stays."""
-        query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.series, metrics.c.step)
-        shown: dict[str, list[JsonObject]] = {}
-        for row in self.connection.execute(query).mappings():
-            point = {"step": row["step"], "epoch": row["epoch"], "value": row["value"]}
-            shown.setdefault(row["series"], []).append(point)
-        return {name: _thin(points) for name, points in shown.items()}
 
-    def _steps(self, job_id: str) -> list[Step]:
-        query = select(job_steps).where(job_steps.c.job_id == job_id).order_by(job_steps.c.position)
-        shown = []
-        for row in self.connection.execute(query).mappings():
-            task = Task.model_validate({**row, "id": row["task_id"], "name": row["task_id"], "error_stack": None})
-            shown.append(Step.model_validate({**row, "error_details": row["error_details"] or {}, "tasks": [task]}))
-        return shown
+def _customization_job(row: Mapping[str, Any], steps: Sequence[Any], *, by_door: bool) -> CustomizationJob:
+    spec = row["asked"] if by_door and row["asked"] is not None else row["spec"]
+    return CustomizationJob.model_validate({**row, "spec": spec, "steps": steps})
 
 
 def _status(op: Op, value: Any) -> ColumnElement[bool]:
@@ -257,39 +356,50 @@ def _status(op: Op, value: Any) -> ColumnElement[bool]:
 
 
 def _source(op: Op, value: Any) -> ColumnElement[bool]:
-    """`customization` means all of them; else the dialect."""
-    wanted = set(value) if op in (Op.IN, Op.NIN) else {value}
-    found = true() if SOURCE in wanted else jobs.c.backend.in_(wanted)
-    return not_(found) if op is Op.NIN else found
+    """What the job calls its source, or its dialect."""
+    fields = {"source": jobs.c.source, "backend": jobs.c.backend}
+    if op is Op.NIN:
+        return not_(_source(Op.IN, value))
+    if op is Op.EQ and value is not None:  # one index each, where the question is as simple as it mostly is
+        column = "backend" if value in ("automodel", "unsloth", "rl") else "source"
+        return condition(Test(column, op, value), fields)
+    return or_(*(condition(Test(name, op, value), fields) for name in fields))
+
+
+_ACTIVE = tuple(
+    jobs.c[name]
+    for name in (
+        *("id", "workspace", "name", "status", "phase", "attempt", "attempt_step"),
+        *("events_offset", "keeper", "ending"),
+    )
+)
+
+
+def _followed(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "ref": Ref(row["workspace"], row["name"]),
+        "status": JobStatus(row["status"]),
+        "phase": Phase(row["phase"]),
+        "attempt": row["attempt"],
+        "attempt_step": row["attempt_step"],
+        "events_offset": row["events_offset"],
+        "keeper": row["keeper"],
+        "ending": row["ending"],
+    }
 
 
 def _stored(row: RowMapping) -> StoredJob:
     return StoredJob(
-        id=row["id"],
-        ref=Ref(row["workspace"], row["name"]),
-        status=JobStatus(row["status"]),
-        phase=Phase(row["phase"]),
+        **_followed(row),
+        backend=row["backend"],
         plan=Plan.model_validate(row["plan"]),
         inputs=row["inputs"],
         model=Ref.unchecked(row["model_ref"]),
         output=Ref.unchecked(row["output_ref"]),
-        output_description=row["spec"]["output"]["description"],
+        result=Outcome(**row["result"]),
+        secrets=row["secrets"] or (),
+        needs=row["needs"],
         status_details=row["status_details"],
-        attempt=row["attempt"],
-        events_offset=row["events_offset"],
-        keeper=row["keeper"],
-        ending=row["ending"],
         request_id=row["request_id"] or "",
     )
-
-
-def _thin(points: list[JsonObject]) -> list[JsonObject]:
-    if len(points) <= SHOWN_POINTS:
-        return points
-    last = len(points) - 1
-    return [points[round(i * last / (SHOWN_POINTS - 1))] for i in range(SHOWN_POINTS)]
-
-
-def finite(value: float) -> float | None:
-    """The number, or None for what JSON cannot hold (NaN, infinity)."""
-    return value if math.isfinite(value) else None

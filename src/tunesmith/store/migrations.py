@@ -146,11 +146,27 @@ def _adapter_of_1(connection: Connection, row: Row) -> Row:
     }
 
 
+def _job_of_1(_connection: Connection, row: Row) -> Row:
+    """0.1 knew one dialect, and jobs that make an adapter on one device."""
+    spec = json.loads(row["spec"])
+    lora = (json.loads(row["plan"]) or {}).get("adapter") or {}
+    result = {"kind": "adapter", "finetuning_type": "lora", "description": spec["output"].get("description")}
+    return {
+        "source": "customization",
+        "spec_digest": "",
+        "result": json.dumps({**result, "rank": lora.get("rank"), "alpha": lora.get("alpha"), "deployment": None}),
+        "secrets": "[]",
+        "needs": json.dumps({"devices": 1, "nodes": 1, "named": [], "profile": None}),
+        "priority": 0,
+        "attempt_step": 0,
+    }
+
+
 def _ref(connection: Connection, table: str, row_id: str) -> str:
     query = f"select workspace || '/' || name from {table} where id = ?"  # noqa: S608
     found: str = connection.exec_driver_sql(query, (row_id,)).scalar_one()
     return found
 
 
-STEPS: Mapping[int, Step] = {1: {"models": _model_of_1, "adapters": _adapter_of_1}}
+STEPS: Mapping[int, Step] = {1: {"models": _model_of_1, "adapters": _adapter_of_1, "jobs": _job_of_1}}
 """By the version that a step starts from."""

@@ -9,15 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, exists, select
 
 from tunesmith.store.filesets import Snapshot
-from tunesmith.store.tables import job_steps, jobs
+from tunesmith.store.tables import discards, job_steps, jobs
 
 ENDED = "done"
 """The phase of a job whose status is final."""
 
 
 def job_ids(connection: Connection) -> set[str]:
-    """Of every job there is."""
-    return set(connection.execute(select(jobs.c.id)).scalars())
+    """Of every job there is, and of those deleted ones of which something is left."""
+    kept = set(connection.execute(select(jobs.c.id)).scalars())
+    return kept | set(connection.execute(select(discards.c.id)).scalars())
 
 
 def ended_before(connection: Connection, moment: datetime) -> list[str]:
@@ -30,7 +31,7 @@ def ended_before(connection: Connection, moment: datetime) -> list[str]:
 def input_digests(connection: Connection, without: Collection[str] = ()) -> set[str]:
     """Of every blob that a job's inputs name, but for the jobs `without`."""
     found: set[str] = set()
-    for job_id, inputs in connection.execute(select(jobs.c.id, jobs.c.inputs)):
+    for job_id, inputs in connection.execute(select(jobs.c.id, jobs.c.inputs).where(jobs.c.inputs.is_not(None))):
         if job_id not in without:
             found |= digests_in(inputs)
     return found

@@ -139,27 +139,42 @@ adapters = _named(
 
 jobs = _named(
     "jobs",
-    Column("backend", Text, nullable=False),
+    Column("source", Text, nullable=False),  # customization, or what whoever submitted a platform job calls itself
+    Column("backend", Text, nullable=False),  # automodel, unsloth, rl; platform = a job of steps that others define
+    Column("door", Text),  # shorthand, legacy: the route it came through, where that was not its backend's own
+    Column("asked", Json),  # the spec as that route shows it
     Column("spec", Json, nullable=False),  # the canonical spec, as the backend route shows it
-    Column("plan", Json, nullable=False),
-    Column("inputs", Json, nullable=False),  # what the run links: model, data, validation -> fileset
-    Column("model_ref", Text, nullable=False),  # the base: workspace/name
-    Column("output_ref", Text, nullable=False),  # the adapter to be: workspace/name
+    Column("spec_digest", Text, nullable=False),  # of the spec as it was asked for
+    Column("platform_spec", Json),  # the steps of a platform job
+    Column("plan", Json),  # from here on: null for platform jobs
+    Column("inputs", Json),  # what the run links: model, data, validation, teacher -> snapshot
+    Column("model_ref", Text),  # the base: workspace/name
+    Column("output_ref", Text),  # the adapter or model to be: workspace/name
+    Column("result", Json),  # what it becomes: kind, finetuning_type, description, rank, alpha, deployment
+    Column("secrets", Json),  # [variable, workspace/name] of each secret that its processes get
+    Column("needs", Json),  # devices, nodes, named, profile
+    Column("priority", Integer, nullable=False, default=0),
     Column("status", Text, nullable=False),
-    Column("phase", Text, nullable=False),  # waiting, preparing, queued, training, done
+    Column("phase", Text, nullable=False),  # waiting, preparing, queued, training, paused, running, done
     Column("status_details", Json, nullable=False),
     Column("error_details", Json),
     Column("ownership", Json),
     Column("custom_fields", Json),
     Column("attempt_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("attempt_step", Integer, nullable=False, default=0),  # the checkpoint that the attempt began from
     Column("events_offset", BigInteger, nullable=False),
     Column("keeper", Json),  # identity of the keeper of the phase's process
     Column("ending", Json),  # the phase's last event, until its process is gone
     Column("request_id", Text),  # of the request that submitted it
+    Column("idempotency_key", Text),
 )
-Index("jobs_by_phase", jobs.c.phase, jobs.c.created_at)
+Index("jobs_by_phase", jobs.c.phase, jobs.c.priority, jobs.c.created_at)
 Index("jobs_by_output", jobs.c.output_ref, jobs.c.phase)
+Index("jobs_by_status", jobs.c.workspace, jobs.c.status, jobs.c.created_at, jobs.c.id)
+Index("jobs_by_source", jobs.c.workspace, jobs.c.source, jobs.c.created_at, jobs.c.id)
+Index("jobs_by_backend", jobs.c.workspace, jobs.c.backend, jobs.c.created_at, jobs.c.id)
+Index("jobs_by_idempotency_key", jobs.c.workspace, jobs.c.idempotency_key, unique=True)
 
 job_steps = Table(
     "job_steps",
@@ -169,12 +184,86 @@ job_steps = Table(
     Column("task_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("position", Integer, nullable=False),
+    Column("spec", Json),  # of a platform job's step: executor, config, environment, lifecycle
     Column("status", Text, nullable=False),
     Column("status_details", Json, nullable=False),
     Column("error_details", Json),
+    Column("keeper", Json),  # of a platform job's step: identity of its keeper
     Column("created_at", DateTime, nullable=False),
     Column("updated_at", DateTime, nullable=False),
     UniqueConstraint("job_id", "name"),
+)
+Index("job_steps_by_status", job_steps.c.status, job_steps.c.created_at)
+
+job_tasks = Table(  # those that a platform job's workers report; a customization job's step has one, made from the step
+    "job_tasks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("step_id", Text, ForeignKey("job_steps.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("status_details", Json, nullable=False),
+    Column("error_details", Json),
+    Column("error_stack", Text),
+    Column("created_at", DateTime, nullable=False),
+    Column("updated_at", DateTime, nullable=False),
+    UniqueConstraint("step_id", "name"),
+)
+
+job_results = Table(
+    "job_results",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("artifact_url", Text, nullable=False),
+    Column("artifact_storage_type", Text, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    Column("updated_at", DateTime, nullable=False),
+    UniqueConstraint("job_id", "name"),
+)
+
+discards = Table(  # deleted jobs whose processes and directories are still there
+    "discards",
+    metadata,
+    Column("id", Text, primary_key=True),  # the job's
+    Column("phase", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("keeper", Json),
+    Column("steps", Json, nullable=False),  # of a platform job: name of each step that may have a process
+    Column("created_at", DateTime, nullable=False),
+)
+
+versions = Table(  # what an adapter or a model was before a job gave it new weights
+    "versions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace", Text, ForeignKey("workspaces.name"), nullable=False),
+    Column("kind", Text, nullable=False),  # adapter, model
+    Column("name", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("snapshot", Json, nullable=False),
+    Column("facts", Json, nullable=False),  # rank, alpha, description, and the job that made it
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("workspace", "kind", "name", "number"),
+)
+
+webhooks = _named(
+    "webhooks",
+    Column("url", Text, nullable=False),
+    Column("secret_ref", Text, nullable=False),  # workspace/name of the secret that signs
+    Column("statuses", Json, nullable=False),  # the statuses of jobs that are told; [] = all
+)
+
+deliveries = Table(  # what webhooks are still owed
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("body", Json, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", DateTime, nullable=False, index=True),
+    Column("created_at", DateTime, nullable=False),
 )
 
 metrics = Table(

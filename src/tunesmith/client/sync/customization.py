@@ -5,35 +5,53 @@ from __future__ import annotations
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
-from tunesmith.api.jobs import AutomodelJob, CreateAutomodelJob, JobState, LogPage
+from tunesmith.api.jobs import (
+    CreateAutomodelJob,
+    CreateJob,
+    CreateRlJob,
+    CreateUnslothJob,
+    CustomizationJob,
+    JobState,
+    LogPage,
+)
 from tunesmith.client import wire
 from tunesmith.client.sync.pages import Pages
 from tunesmith.client.sync.resource import Resource
 from tunesmith.client.sync.transport import Transport
-from tunesmith.spec.automodel import AutomodelJobInput
+from tunesmith.spec.base import Spec
+
+DIALECTS: dict[str, type[CreateJob]] = {
+    "automodel": CreateAutomodelJob,
+    "unsloth": CreateUnslothJob,
+    "rl": CreateRlJob,
+}
 
 
-class AutomodelJobs(Resource):
-    """`client.customization.automodel.jobs`."""
+class DialectJobs(Resource):
+    """`client.customization.automodel.jobs`, and the same for the other dialects."""
+
+    def __init__(self, transport: Transport, workspace: str, backend: str) -> None:
+        super().__init__(transport, workspace)
+        self.backend = backend
 
     def create(
         self,
         *,
-        spec: AutomodelJobInput | JsonObject,
+        spec: Spec | JsonObject,
         name: str | None = None,
         workspace: str | None = None,
         description: str | None = None,
         project: str | None = None,
         ownership: JsonObject | None = None,
         custom_fields: JsonObject | None = None,
-    ) -> AutomodelJob:
+    ) -> CustomizationJob:
         """Submit a job; the platform makes a name if none is given.
 
         A spec that breaks a rule of the grammar is refused here (`tunesmith.errors.Invalid`, a line per rule); what
         needs the model or the data is refused by the platform in the same words.
         """
         body = wire.ask(
-            CreateAutomodelJob,
+            DIALECTS[self.backend],
             name=name,
             description=description,
             project=project,
@@ -41,11 +59,11 @@ class AutomodelJobs(Resource):
             ownership=ownership,
             custom_fields=custom_fields,
         )
-        return self._transport.post(AutomodelJob, self._in(paths.AUTOMODEL_JOBS, workspace), body)
+        return self._transport.post(CustomizationJob, self._list(workspace), body)
 
-    def retrieve(self, name: str, *, workspace: str | None = None) -> AutomodelJob:
+    def retrieve(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
         """One job, with its spec as it runs."""
-        return self._transport.get(AutomodelJob, self._at(paths.AUTOMODEL_JOB, name, workspace))
+        return self._transport.get(CustomizationJob, self._one(paths.BACKEND_JOB, name, workspace))
 
     def list(
         self,
@@ -55,40 +73,52 @@ class AutomodelJobs(Resource):
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
-    ) -> Pages[AutomodelJob]:
-        """The workspace's automodel jobs, newest first."""
-        path = self._in(paths.AUTOMODEL_JOBS, workspace)
-        return Pages.begin(self._transport, Page[AutomodelJob], path, page, page_size, sort, filter)
+    ) -> Pages[CustomizationJob]:
+        """The workspace's jobs in this dialect, newest first."""
+        path = self._list(workspace)
+        return Pages.begin(self._transport, Page[CustomizationJob], path, page, page_size, sort, filter)
 
     def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
-        return self._transport.get(JobState, self._at(paths.AUTOMODEL_JOB_STATUS, name, workspace))
+        return self._transport.get(JobState, self._one(paths.BACKEND_JOB_STATUS, name, workspace))
 
-    def cancel(self, name: str, *, workspace: str | None = None) -> AutomodelJob:
+    def cancel(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
         """Ask a job to end; one that has ended stays as it is."""
-        path = self._at(paths.AUTOMODEL_JOB_CANCEL, name, workspace)
-        return self._transport.post(AutomodelJob, path, idempotent=True)
+        path = self._one(paths.BACKEND_JOB_CANCEL, name, workspace)
+        return self._transport.post(CustomizationJob, path, idempotent=True)
+
+    def delete(self, name: str, *, workspace: str | None = None) -> None:
+        """Take a job out; one that runs is ended first. What it made stays."""
+        self._transport.remove(self._one(paths.BACKEND_JOB, name, workspace))
 
     def get_logs(
         self, name: str, *, workspace: str | None = None, limit: int | None = None, page_cursor: str | None = None
     ) -> LogPage:
         """Lines of a job's log, as `client.jobs.get_logs`."""
         query = {"limit": limit, "page_cursor": page_cursor}
-        return self._transport.get(LogPage, self._at(paths.AUTOMODEL_JOB_LOGS, name, workspace), query)
+        return self._transport.get(LogPage, self._one(paths.BACKEND_JOB_LOGS, name, workspace), query)
+
+    def _list(self, workspace: str | None) -> str:
+        return self._in(paths.BACKEND_JOBS.replace("{backend}", self.backend), workspace)
+
+    def _one(self, path: str, name: str, workspace: str | None) -> str:
+        return self._at(path, name, workspace, backend=self.backend)
 
 
-class Automodel:
-    """`client.customization.automodel`."""
+class Dialect:
+    """`client.customization.automodel`, and the same for the other dialects."""
 
-    def __init__(self, transport: Transport, workspace: str) -> None:
-        self.jobs = AutomodelJobs(transport, workspace)
+    def __init__(self, transport: Transport, workspace: str, backend: str) -> None:
+        self.jobs = DialectJobs(transport, workspace, backend)
 
 
 class Customization:
     """`client.customization`."""
 
     def __init__(self, transport: Transport, workspace: str) -> None:
-        self.automodel = Automodel(transport, workspace)
+        self.automodel = Dialect(transport, workspace, "automodel")
+        self.unsloth = Dialect(transport, workspace, "unsloth")
+        self.rl = Dialect(transport, workspace, "rl")
         self._transport = transport
 
     def health(self) -> JsonObject:

@@ -42,6 +42,7 @@ the difference by whole seconds. No system gives a pid out again that soon."""
 _PASSED_ON = re.compile(
     r"HOME|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|LOGNAME|PATH|TMPDIR|TZ|USER|VIRTUAL_ENV|XDG_CACHE_HOME|PYTHON\w*"
     r"|(HTTPS?|NO)_PROXY|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|SSL_CERT_(DIR|FILE)"
+    r"|TUNESMITH_CRASH_AT"
     r"|(CUDA|HF|KMP|MKL|NCCL|NVIDIA|OMP|OPENBLAS|PYTORCH|TOKENIZERS|TORCH|TRANSFORMERS|TRITON)_\w+",
     re.IGNORECASE,
 )
@@ -176,6 +177,11 @@ def find(run: Path, phase: Phase, attempt: int) -> Identity | None:
 def alive(identity: Identity) -> bool:
     """Is it still that very process? A zombie is dead, and reaped if it was our child."""
     return _process(identity) is not None
+
+
+def has_exited(run: Path, phase: Phase, attempt: int) -> bool:
+    """Whether its keeper has written how it ended: one call to the system."""
+    return _exit_path(run, phase, attempt).exists()
 
 
 def exit_facts(run: Path, phase: Phase, attempt: int) -> Exit | None:
