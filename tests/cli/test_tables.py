@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import pytest
 
 from tests.cli.terminal import run
@@ -62,6 +65,28 @@ def test_a_thing_has_the_same_headings_whichever_command_shows_it() -> None:
 def test_a_disabled_adapter_is_told_from_others_in_its_models_list() -> None:
     model = {**samples.MODEL, "adapters": [samples.ADAPTER, {**samples.ADAPTER, "name": "old", "enabled": False}]}
     assert "triage, old (disabled)" in run(Platform(page(model)), "--output", "table", "models", "list").stdout
+
+
+def test_custom_fields_are_shown_as_they_would_be_set() -> None:
+    fileset = {**samples.FILESET, "custom_fields": {"team": "mail", "stage": {"of": 3}, "late": True}}
+    shown = run(Platform(fileset), "--output", "table", "filesets", "show", "triage").stdout
+    assert 'team=mail, stage={"of": 3}, late=true' in shown
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    where = tmp_path / "file" / "below"
+    files = {"data": [samples.FILE]}
+    refused = run(
+        Platform(files, httpx.Response(200, content=b"{}")),
+        "files",
+        "download",
+        "triage",
+        str(where),
+        samples.FILE["path"],
+    )
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"{where}: "), refused.stderr
 
 
 @pytest.mark.parametrize(("count", "said"), [(1, "1 secret is"), (1200, "1,200 secrets are")])

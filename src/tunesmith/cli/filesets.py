@@ -26,7 +26,7 @@ FILESET: render.Columns[Fileset] = {
     "description": lambda fileset: fileset.description,
     "project": lambda fileset: fileset.project,
     "storage": lambda fileset: place(fileset.storage),
-    "custom fields": lambda fileset: ", ".join(f"{key}={value}" for key, value in fileset.custom_fields.items()),
+    "custom fields": lambda fileset: render.pairs(fileset.custom_fields),
     "created": lambda fileset: fileset.created_at,
     "updated": lambda fileset: fileset.updated_at,
 }

@@ -40,7 +40,7 @@ MODEL: render.Columns[Model] = {
     "GPUs for all weights": lambda model: model.spec and model.spec.minimum_gpus_all_weights,
     "adapters": lambda model: "\n".join(of_model(adapter) for adapter in model.adapters),
     "served by": lambda model: ", ".join(model.model_providers),
-    "custom fields": lambda model: ", ".join(f"{key}={value}" for key, value in own_fields(model).items()),
+    "custom fields": lambda model: render.pairs(own_fields(model)),
     "linear layers": lambda model: layers(model),
     "created": lambda model: model.created_at,
 }

@@ -113,6 +113,15 @@ def fitting(headings: list[str], rows: list[list[Text]], room: int) -> list[int 
     return cut
 
 
+def pairs(fields: Mapping[str, Any]) -> str:
+    """Custom fields in a word: `team=mail, stage={"of": 3}`."""
+    words = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in fields.items()
+    ]
+    return ", ".join(words)
+
+
 def print_json(value: Any) -> None:
     """JSON on the standard output, readable and complete."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -81,7 +81,10 @@ class Polite(TyperGroup):
         except BrokenPipeError:
             raise  # the reader has seen enough
         except (TunesmithError, OSError) as error:
-            complain(str(error))
+            if isinstance(error, OSError) and error.filename:
+                complain(f"{error.filename}: {error.strerror}")
+            else:
+                complain(str(error))
             raise typer.Exit(FAILED) from error
         finally:
             if isinstance(ctx.obj, Session):

@@ -102,9 +102,12 @@ def chunks(source: Source, count: Callable[[int], None]) -> Iterator[bytes]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` whole, by a rename, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
+    """A file that appears at `path` whole, by a rename, or not at all; OSError names `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
