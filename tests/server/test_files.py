@@ -14,6 +14,7 @@ import pytest
 from tests.live import FILES, LiveServer, Wire, eventually
 from tunesmith.server import uploads
 from tunesmith.store.blobs import Blobs
+from tunesmith.store.workspaces import Workspaces
 
 SHA = hashlib.sha256
 
@@ -246,6 +247,19 @@ def test_an_upload_that_is_cut_off_leaves_the_old_file(wire: Wire, live: LiveSer
         eventually(lambda: any(blobs.incoming.iterdir()), "the upload to begin")
     eventually(lambda: not any(blobs.incoming.iterdir()), "the upload to be given up")
     assert wire.http.get(f"{FILES}/rows/-/f").content == b"old"
+
+
+def test_an_upload_into_a_workspace_that_is_deleted_meanwhile_is_404(
+    wire: Wire, live: LiveServer, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while a job there is still ending, and the fileset has not gone yet."""
+    monkeypatch.setattr(Workspaces, "closing", lambda _: [])  # so the cleanup has nothing to do
+    wire.fileset("rows", {"f": b"old"})
+    with raw(live, put_head("f", f"Content-Length: {3 << 20}") + bytes(2 << 20)) as connection:
+        eventually(lambda: any(blobs.incoming.iterdir()), "the upload to begin")
+        wire.http.delete("/apis/entities/v2/workspaces/default").raise_for_status()
+        connection.sendall(bytes(1 << 20))
+        assert connection.recv(100).startswith(b"HTTP/1.1 404")
 
 
 def test_a_chunked_upload_without_its_end_leaves_nothing(wire: Wire, live: LiveServer, blobs: Blobs) -> None:

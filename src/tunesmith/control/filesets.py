@@ -225,7 +225,8 @@ def delete(tx: Tx, ref: Ref) -> tuple[Fileset, bool]:
 
 
 def put(tx: Tx, ref: Ref, path: str, digest: str, size: int) -> tuple[FilesetFile, bool]:
-    """One transaction: the file, and models over its fileset are read again."""
+    """One transaction: the file, and models over its fileset are read again. NotFound in a workspace on its way out."""
+    tx.filesets.must_exist(ref.workspace)
     check_writable(tx, ref, path)
     return tx.filesets.put(ref.workspace, ref.name, path, digest, size), tx.models.fileset_changed(ref)
 
