@@ -64,6 +64,11 @@ def test_rules_of_the_grammar(ready: Wire, changes: dict[str, Any], loc: list[st
     assert (problem["loc"], problem["type"]) == (loc, type_)
 
 
+def test_a_field_of_another_backend_is_refused_with_what_it_is_called_here(ready: Wire) -> None:
+    (problem,) = ready.submit(batch={"per_device_train_batch_size": 2}).json()["detail"]
+    assert problem["msg"] == "batch.per_device_train_batch_size is unsloth's; here it is batch.micro_batch_size"
+
+
 @pytest.mark.parametrize("name", ["Job", "a" * 52, "a"])
 def test_job_names_leave_room_for_what_is_made_of_them(ready: Wire, name: str) -> None:
     answer = ready.submit(name)

@@ -16,11 +16,13 @@ from pydantic import BaseModel
 
 from tunesmith.errors import TunesmithError
 from tunesmith.server.body import SECRETS
+from tunesmith.spec.hints import BACKENDS, hinted
 
 ERRORS_SHOWN = 100
 LONGEST_INPUT = 1000
 """Characters of JSON of an input that a 422 repeats."""
 HIDDEN = "(not repeated)"
+_JOBS_OF_DIALECT = re.compile(rf"/({'|'.join(BACKENDS)})/jobs$")
 _CREDENTIAL = re.compile(r"(^|_)(key|token|password|passphrase|credentials?)$", re.IGNORECASE)
 
 
@@ -81,7 +83,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def name_the_fields(request: Request, error: RequestValidationError) -> JSONResponse:
         secret = request.url.path.startswith(SECRETS)
-        return JSONResponse({"detail": _wrong_fields(error.errors()[:ERRORS_SHOWN], secret)}, 422)
+        found: Sequence[Mapping[str, Any]] = error.errors()[:ERRORS_SHOWN]
+        if dialect := _JOBS_OF_DIALECT.search(request.url.path):
+            found = hinted(found, dialect[1], start=len(("body", "spec")))
+        return JSONResponse({"detail": _wrong_fields(found, secret)}, 422)
 
 
 def _wrong_fields(errors: Sequence[Mapping[str, Any]], secret: bool) -> list[dict[str, Any]]:
