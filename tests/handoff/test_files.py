@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from tests.plans import plan
 from tunesmith.errors import EngineError
+from tunesmith.handoff.crash import VARIABLE
 from tunesmith.handoff.events import EventLog, Failed, Progress, Warned, as_json, read_events
+from tunesmith.handoff.plan import Plan, TrackersPart
 from tunesmith.handoff.probe import Probe, ProbedToken, disagreement
 from tunesmith.handoff.wish import WISH_FILE, Wish, read_wish
 
 
 def test_a_wish_is_there_when_it_was_written_and_none_before(tmp_path: Path) -> None:
     assert read_wish(tmp_path) is None
-    Wish(wish="cancel").write(tmp_path / WISH_FILE)
-    assert read_wish(tmp_path) == Wish(wish="cancel")
+    Wish(wish="pause").write(tmp_path / WISH_FILE)
+    assert read_wish(tmp_path) == Wish(wish="pause")
     assert [path.name for path in tmp_path.iterdir()] == [WISH_FILE]
 
 
@@ -55,6 +63,48 @@ def test_a_line_longer_than_one_look_is_read_whole(tmp_path: Path) -> None:
     long = Failed(type="DatasetFormatError", message="m", detail="x" * 5000)
     EventLog(path)(long)
     assert read_events(path, 0, limit=64)[0] == [long]
+
+
+def test_half_a_line_of_a_killed_process_is_cut_off_before_the_next_one_speaks(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    EventLog(path)(Warned(message="whole"))
+    with path.open("ab") as file:
+        file.write(b'{"kind": "warn')
+    offset = read_events(path, 0)[1]
+    EventLog(path)(Warned(message="next"))
+    (event,) = read_events(path, offset)[0]
+    assert isinstance(event, Warned)
+    assert event.message == "next"
+
+
+def test_a_disk_that_takes_half_a_line_keeps_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    say = EventLog(path)
+    say(Warned(message="whole"))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            say(Warned(message="x" * 100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("where", "passed"), [("", 3), ("elsewhere", 3), ("here", 0), ("here:3", 2)])
+def test_a_process_dies_at_the_place_that_a_test_names(where: str, passed: int) -> None:
+    code = "from tunesmith.handoff.crash import crash_at\nfor n in range(3): crash_at('here'); print(n, flush=True)"
+    environment = os.environ | ({VARIABLE: where} if where else {})
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=environment)
+    assert done.returncode == (0 if passed == 3 else -signal.SIGKILL)
+    assert len(done.stdout.splitlines()) == passed
+
+
+def test_a_plan_from_before_there_were_trackers_asks_for_none(tmp_path: Path) -> None:
+    old = plan().model_dump(mode="json", exclude={"trackers"})
+    (tmp_path / "plan.json").write_text(json.dumps(old))
+    assert Plan.read(tmp_path / "plan.json").trackers == TrackersPart()
 
 
 def test_a_number_that_is_none_survives_the_way(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,21 +27,27 @@ def model_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def make_run(tmp_path, model_dir) -> Callable[..., Path]:
     """A run directory with `plan.json`, 11 rows of different lengths and, unless told not to, its prepared rows."""
+    return partial(_make, tmp_path, model_dir)
 
-    def make(name: str = "run", prepared: bool = True, **changes) -> Path:
-        run = tmp_path / name
-        (run / "inputs/data").mkdir(parents=True)
-        (run / "inputs/model").symlink_to(model_dir)
-        draw = random.Random(3)
-        lines = []
-        for _ in range(11):
-            prompt, completion = (" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(2))
-            lines.append(json.dumps({"prompt": prompt, "completion": completion}))
-        (run / "inputs/data/train.jsonl").write_text("\n".join(lines))
-        given = plan(**changes)
-        given.write(run / "plan.json")
-        if prepared:
-            prepare(run, given, lambda event: None)
-        return run
 
-    return make
+@pytest.fixture(scope="module")
+def make_a_run(tmp_path_factory, model_dir) -> Callable[..., Path]:
+    """The same, for what a module shares."""
+    return partial(_make, tmp_path_factory.mktemp("runs"), model_dir)
+
+
+def _make(directory: Path, base: Path, name: str = "run", prepared: bool = True, **changes) -> Path:
+    run = directory / name
+    (run / "inputs/data").mkdir(parents=True)
+    (run / "inputs/model").symlink_to(base)
+    draw = random.Random(3)
+    lines = []
+    for _ in range(11):
+        prompt, completion = (" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(2))
+        lines.append(json.dumps({"prompt": prompt, "completion": completion}))
+    (run / "inputs/data/train.jsonl").write_text("\n".join(lines))
+    given = plan(**changes)
+    given.write(run / "plan.json")
+    if prepared:
+        prepare(run, given, lambda event: None)
+    return run

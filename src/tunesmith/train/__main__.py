@@ -19,7 +19,7 @@ from tunesmith.model.load import pick_device
 from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
-from tunesmith.train.signals import Doorbell
+from tunesmith.train.signals import Doorbell, ToldToEnd, end_by_sigterm
 
 RECIPES = {"sft": sft}
 """Plan.method -> the function that runs it."""
@@ -28,7 +28,10 @@ PLAN_FILE, PREPARED_FILE = "plan.json", "data.json"
 
 
 def main(run: Path) -> int:
-    """Exit status: 0 after a `finished` or `stopped` event, 1 after a `failed` one."""
+    """Exit status: 0 after a `finished` or `stopped` event, 1 after a `failed` one.
+
+    A SIGTERM that no wish explains ends it by that signal, after a checkpoint: to be started again.
+    """
     doorbell = Doorbell()
     doorbell.listen()
     log = EventLog(events_path(run, int(os.environ.get("TUNESMITH_ATTEMPT", "1"))))
@@ -41,6 +44,8 @@ def main(run: Path) -> int:
         crew = Crew(torch.get_num_threads() if device.type == "cpu" else 1)
         RECIPES[plan.method](Job(run, plan, prepared, device, log, doorbell, crew))
         crew.close()
+    except ToldToEnd:
+        end_by_sigterm()
     except TunesmithError as error:
         log(Failed(type=error.code, message=error.message, detail=traceback.format_exc()))
         return 1

@@ -2,41 +2,146 @@
 
     checkpoints/step-000049/
       adapter_config.json, adapter_model.safetensors    the weights, in PEFT's format, float32
-      optimizer.safetensors                             Adam's running means, flat, in the order of the plan's modules
-      state.json                                        the numbers: step, tokens, seconds, best step and loss
+      optimizer.safetensors                             Adam's state, flat, in the order of the plan's modules
+      checkpoint.json                                   the numbers, whose they are, and the digests of the other files
 
 No generator state: everything random is drawn from (seed, step, row). A directory is written under a temporary name,
-flushed to disk and renamed; the best (lowest validation loss) and the last are kept.
+checkpoint.json last, flushed to disk and renamed. The newest two are kept, and for both of them the best so far.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 import shutil
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.handoff.base import HandedFile
-from tunesmith.model.peft_files import AdapterWeights, write_adapter
+from tunesmith.errors import EngineError
+from tunesmith.handoff.base import Handed, HandedFile
+from tunesmith.handoff.crash import crash_at
+from tunesmith.handoff.plan import Plan
+from tunesmith.handoff.prepared import Prepared
+from tunesmith.model.peft_files import AdapterWeights, read_adapter, write_adapter
+from tunesmith.train.disk import SPARE_BYTES, sha256_of, told_of_disk, written
 
 CHECKPOINTS = "checkpoints"
-OPTIMIZER_FILE, STATE_FILE = "optimizer.safetensors", "state.json"
+OPTIMIZER_FILE, CHECKPOINT_FILE = "optimizer.safetensors", "checkpoint.json"
 
 
-class State(HandedFile):
-    """Where a run stands after a step."""
+class State(Handed):
+    """Where a run stands after a step; at step 0 before the first."""
 
-    step: int
-    tokens: int
+    step: int = 0
+    tokens: int = 0
     """Real tokens learned from so far."""
-    seconds: float
+    seconds: float = 0.0
     """Time spent training so far."""
-    best_step: int
+    validated_step: int = 0
+    """The last step that a validation was completed after."""
+    best_step: int = 0
     """The step with the lowest validation loss so far; 0 = none was measured."""
-    best_loss: float | None
+    best_loss: float | None = None
     """Its loss; None when none was measured."""
+
+
+class Checkpoint(HandedFile):
+    """`checkpoint.json`."""
+
+    plan: str
+    """Digest of the plan, but for its trackers."""
+    rows: str
+    """Digest of what data.json says."""
+    state: State
+    files: dict[str, str]
+    """Each other file of the directory: name -> sha256 in hex."""
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was written; the message says where."""
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, run: Path, plan: Plan, prepared: Prepared) -> None:
+        self._run = run
+        self._plan, self._rows = digest_of(plan, {"trackers"}), digest_of(prepared)
+        self._good: list[State] = []
+        """Of the checkpoints that this process has read or written, oldest first."""
+
+    def take_up(self, warn: Callable[[str], None]) -> State:
+        """Where the newest complete checkpoint stands, a fresh State if there is none; damaged ones are passed over.
+
+        EngineError (CheckpointError) if it is another plan's.
+        """
+        for unfinished in (self._run / CHECKPOINTS).glob(".step-*"):
+            shutil.rmtree(unfinished)
+        for directory in reversed(checkpoint_directories(self._run)):
+            try:
+                found = verified(directory)
+            except Damaged as why:
+                warn(f"{why}; it is passed over, the run goes on from an earlier one or from its start")
+                continue
+            self._refuse_foreign(directory, found)
+            self._good = [found.state]
+            return found.state
+        return State()
+
+    def holds(self, step: int) -> bool:
+        """Is `step` the newest one on disk?"""
+        return bool(self._good) and self._good[-1].step == step
+
+    def read(self, step: int) -> tuple[AdapterWeights, dict[str, Tensor]]:
+        """Weights and optimizer state of a step; Damaged if its checkpoint is gone or not what was written."""
+        directory = step_directory(self._run, step)
+        verified(directory)
+        return read_adapter(directory), load_file(directory / OPTIMIZER_FILE)
+
+    def save(
+        self, state: State, weights: AdapterWeights, optimizer: dict[str, Tensor], model_modules: Iterable[str]
+    ) -> Path:
+        """Write the checkpoint of `state.step`, then drop what is no longer needed; returns its directory.
+
+        EngineError (CheckpointError) if the disk does not take it; the earlier ones stay.
+        """
+        final = step_directory(self._run, state.step)
+        tensors = [*optimizer.values(), *(tensor for pair in weights.modules.values() for tensor in pair)]
+        with written(final, sum(tensor.nbytes for tensor in tensors)) as directory:
+            write_adapter(directory, weights, model_modules)
+            save_file(optimizer, directory / OPTIMIZER_FILE)
+            crash_at("checkpoint-half-written")
+            files = {path.name: sha256_of(path) for path in directory.iterdir()}
+            said = Checkpoint(plan=self._plan, rows=self._rows, state=state, files=files)
+            said.write(directory / CHECKPOINT_FILE)
+        self._good = [*self._good[-1:], state]
+        self._drop_old()
+        return final
+
+    def note(self, state: State) -> None:
+        """Say more about the newest checkpoint: its step was validated meanwhile."""
+        path = step_directory(self._run, state.step) / CHECKPOINT_FILE
+        with told_of_disk(path, SPARE_BYTES):
+            Checkpoint.read(path).model_copy(update={"state": state}).write(path)
+        self._good[-1] = state
+
+    def _refuse_foreign(self, directory: Path, found: Checkpoint) -> None:
+        for what, theirs, ours in (("plan.json", found.plan, self._plan), ("data.json", found.rows, self._rows)):
+            if theirs != ours:
+                raise EngineError(
+                    f"{directory} belongs to another {what} (digest {theirs[:12]}) than the run has now ({ours[:12]}): "
+                    f"restore {what}, or delete {directory.parent} to start anew",
+                    "CheckpointError",
+                )
+
+    def _drop_old(self) -> None:
+        kept = {step for state in self._good for step in (state.step, state.best_step)}
+        for directory in checkpoint_directories(self._run):
+            if _step_of(directory) not in kept:
+                shutil.rmtree(directory)
 
 
 def step_directory(run: Path, step: int) -> Path:
@@ -44,42 +149,28 @@ def step_directory(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"step-{step:06d}"
 
 
-def save_checkpoint(
-    run: Path, state: State, weights: AdapterWeights, optimizer: dict[str, Tensor], model_modules: list[str]
-) -> Path:
-    """Write the checkpoint of `state.step`, then drop those that are neither it nor the best; returns its directory."""
-    final = step_directory(run, state.step)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_adapter(temporary, weights, model_modules)
-    save_file(optimizer, temporary / OPTIMIZER_FILE)
-    state.write(temporary / STATE_FILE)
-    publish(temporary, final)
-    for other in complete_checkpoints(run):
-        if other not in (final, step_directory(run, state.best_step)):
-            shutil.rmtree(other)
-    return final
+def checkpoint_directories(run: Path) -> list[Path]:
+    """All that were given their name, oldest first."""
+    return sorted((run / CHECKPOINTS).glob("step-*"), key=_step_of)
 
 
-def complete_checkpoints(run: Path) -> list[Path]:
-    """All checkpoint directories that were finished, oldest first."""
-    return sorted((run / CHECKPOINTS).glob("step-*"))
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """Flush all files of `temporary` to disk and give the directory its name, replacing one of that name."""
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _flush(final.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def verified(directory: Path) -> Checkpoint:
+    """What `directory` holds; Damaged names the file that is missing or changed."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = Checkpoint.read(directory / CHECKPOINT_FILE)
+        for name, digest in found.files.items():
+            if sha256_of(directory / name) != digest:
+                raise Damaged(f"{directory / name} is damaged: its digest is not the one that was recorded")
+    except (EngineError, OSError) as error:
+        raise Damaged(f"{directory} is damaged: {error}") from None
+    return found
+
+
+def digest_of(value: HandedFile, leave_out: Collection[str] = ()) -> str:
+    """sha256 of the value. Fields at their defaults do not count, so a new one does not change what was written."""
+    plain = value.model_dump(mode="json", exclude=set(leave_out), exclude_defaults=True)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _step_of(directory: Path) -> int:
+    return int(directory.name.removeprefix("step-"))

@@ -5,8 +5,6 @@ The probe says what the trained model answers to one prompt; `handoff.probe` has
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.data.store import Rows
+from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import ArtifactFile
 from tunesmith.handoff.probe import PROBE_FILE, Probe, ProbedToken
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.load import Compute
 from tunesmith.model.peft_files import AdapterWeights, write_adapter
-from tunesmith.train.checkpoint import publish
+from tunesmith.train.disk import sha256_of, written
 
 ARTIFACT = "artifact"
 PROBE_TOKENS, PROBE_ENTRIES = 256, 8
@@ -54,18 +53,17 @@ def probe_prompt(rows: Rows) -> list[int]:
 
 
 def export(run: Path, weights: AdapterWeights, model_modules: list[str], probed: Probe) -> tuple[ArtifactFile, ...]:
-    """Write `artifact/` whole, each file flushed and read-only; returns the files with their digests."""
-    final = run / ARTIFACT
-    temporary = run / f".{ARTIFACT}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write_adapter(temporary, weights, model_modules)
-    probed.write(temporary / PROBE_FILE)
+    """Write `artifact/` whole, each file flushed and read-only; returns the files with their digests.
+
+    The same weights give the same bytes, so it does no harm to export again.
+    """
     files: list[ArtifactFile] = []
-    for path in sorted(temporary.iterdir()):
-        path.chmod(READ_ONLY)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files.append(ArtifactFile(path=path.name, digest=digest, size=path.stat().st_size))
-    publish(temporary, final)
+    tensors = [tensor for pair in weights.modules.values() for tensor in pair]
+    with written(run / ARTIFACT, sum(tensor.nbytes for tensor in tensors)) as directory:
+        write_adapter(directory, weights, model_modules)
+        crash_at("artifact-half-written")
+        probed.write(directory / PROBE_FILE)
+        for path in sorted(directory.iterdir()):
+            path.chmod(READ_ONLY)
+            files.append(ArtifactFile(path=path.name, digest=sha256_of(path), size=path.stat().st_size))
     return tuple(files)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,18 @@ from torch import Tensor, nn
 from tunesmith.data.schedule import epoch_of, rows_of_step
 from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
-from tunesmith.handoff.events import CheckpointSaved, Event, Progress, Stopped, Validated
+from tunesmith.handoff.crash import crash_at
+from tunesmith.handoff.events import CheckpointSaved, Event, Progress, Stopped, Validated, Warned
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import read_wish
-from tunesmith.model.lora import LoraLinear, Noise, weights_of
+from tunesmith.model.lora import LoraLinear, Noise, set_weights, weights_of
 from tunesmith.train.batches import Pass, passes
-from tunesmith.train.checkpoint import State, save_checkpoint
+from tunesmith.train.checkpoint import Checkpoints, Damaged, State, step_directory
 from tunesmith.train.crew import Crew
 from tunesmith.train.optim import Optimizer
-from tunesmith.train.signals import Doorbell
+from tunesmith.train.pace import Pace
+from tunesmith.train.signals import Doorbell, ToldToEnd
 
 Log = Callable[[Event], None]
 Loss = Callable[[Pass], Tensor]
@@ -58,36 +61,79 @@ class Student:
     noise: Noise
 
 
-def fit(job: Job, student: Student, loss: Loss) -> State | None:
-    """Train through all steps; returns where that ended, or None if a wish stopped it.
+def fit(job: Job, student: Student, loss: Loss, checkpoints: Checkpoints, start: State) -> State | None:
+    """Train from `start` through all steps; returns where that ended, or None if a wish stopped it.
 
-    EngineError if the loss stops being a number, or after a checkpoint if the process is told to end without a wish.
+    A turn is a step or a validation; between two turns wishes are heard. EngineError if the loss stops being a number
+    or a checkpoint cannot be written; ToldToEnd after a checkpoint if the process is told to end without a wish.
     """
-    plan, prepared = job.plan, job.prepared
-    training = Rows(job.run, prepared.training)
+    training = Rows(job.run, job.prepared.training)
     optimizer = Optimizer(
         (weight for adapter in student.adapters.values() for weight in (adapter.A_rI, adapter.B_Or)),
-        plan.optimizer,
-        prepared.steps,
+        job.plan.optimizer,
+        job.prepared.steps,
     )
-    state = State(step=0, tokens=0, seconds=0.0, best_step=0, best_loss=None)
-    started = time.monotonic()
-    for step in range(1, prepared.steps + 1):
-        progress = _learn(job, student, loss, optimizer, training, step)
-        tokens, seconds = state.tokens + progress.tokens, time.monotonic() - started
-        state = state.model_copy(update={"step": step, "tokens": tokens, "seconds": seconds})
-        job.log(progress.model_copy(update={"tokens": tokens, "seconds": seconds}))
-        if wish := read_wish(job.run):
-            job.log(Stopped(step=step, wish=wish.wish))
+    state, pace = start, Pace()
+    if start.step:
+        weights, adam = checkpoints.read(start.step)
+        set_weights(student.adapters, weights)
+        optimizer.restore(adam)
+    began = time.monotonic() - start.seconds
+    while True:
+        if wanted := told(job):
+            if wanted != "cancel" and state.step:
+                _save(job, student, optimizer, checkpoints, state)
+            if wanted == "end":
+                raise ToldToEnd
+            job.log(Stopped(step=state.step, wish=wanted))
             return None
-        if job.doorbell.told_to_end:
-            _save(job, student, optimizer, state)
-            raise EngineError(f"stopped by SIGTERM after step {step}; its checkpoint is complete")
-        if step in prepared.validate_at:
+        if _over(job.prepared, state):
+            return state
+        if _must_validate(job.prepared, state):
             state = _validate(job, student, loss, state)
-        if step in prepared.validate_at or step % prepared.steps_per_epoch == 0 or step == prepared.steps:
-            _save(job, student, optimizer, state)
-    return state
+        else:
+            progress = _learn(job, student, loss, optimizer, training, state.step + 1)
+            tokens, seconds = state.tokens + progress.tokens, time.monotonic() - began
+            state = state.model_copy(update={"step": progress.step, "tokens": tokens, "seconds": seconds})
+            job.log(progress.model_copy(update={"tokens": tokens, "seconds": seconds}))
+            crash_at("step-done")
+        if checkpoints.holds(state.step):
+            checkpoints.note(state)
+        elif pace.due() or state.best_step == state.step or _over(job.prepared, state):
+            before = time.monotonic()
+            _save(job, student, optimizer, checkpoints, state)
+            pace.saved(time.monotonic() - before)
+
+
+def put_best(job: Job, student: Student, checkpoints: Checkpoints, end: State) -> int:
+    """Give the student the weights with the lowest validation loss; returns their step.
+
+    The last step's stay where none was measured, or where the best ones cannot be read any more, which is told.
+    """
+    if end.best_step in (0, end.step):
+        return end.step
+    try:
+        weights, _ = checkpoints.read(end.best_step)
+    except Damaged as why:
+        job.log(Warned(message=f"{why}. The validation loss was lowest there; the last step is exported instead"))
+        return end.step
+    set_weights(student.adapters, weights)
+    return end.best_step
+
+
+def told(job: Job) -> Literal["cancel", "pause", "end"] | None:
+    """What somebody wants of this run; "end" is a SIGTERM that no wish explains."""
+    if wish := read_wish(job.run):
+        return wish.wish
+    return "end" if job.doorbell.told_to_end else None
+
+
+def _must_validate(prepared: Prepared, state: State) -> bool:
+    return state.step in prepared.validate_at and state.validated_step < state.step
+
+
+def _over(prepared: Prepared, state: State) -> bool:
+    return state.step == prepared.steps and not _must_validate(prepared, state)
 
 
 def _learn(job: Job, student: Student, loss: Loss, optimizer: Optimizer, rows: Rows, step: int) -> Progress:
@@ -110,6 +156,7 @@ def _learn(job: Job, student: Student, loss: Loss, optimizer: Optimizer, rows: R
             loss_sum += part_loss
             trained += len(part.targets_N)
             tokens += sum(part.lengths)
+        crash_at("pass-done")
     rate, norm = optimizer.step(step, trained)
     if not (math.isfinite(loss_sum) and math.isfinite(norm)):
         raise EngineError(
@@ -128,7 +175,10 @@ def _learn(job: Job, student: Student, loss: Loss, optimizer: Optimizer, rows: R
 
 
 def _validate(job: Job, student: Student, loss: Loss, state: State) -> State:
-    """Measure the validation loss and remember the best; draws nothing, so training goes on as without it."""
+    """Measure the validation loss and remember the best; draws nothing, so training goes on as without it.
+
+    Somebody who wants something is not kept waiting: the state is returned as it was, and the next attempt validates.
+    """
     rows = Rows(job.run, job.prepared.validation)
     for adapter in student.adapters.values():
         adapter.eval()
@@ -141,15 +191,21 @@ def _validate(job: Job, student: Student, loss: Loss, state: State) -> State:
     for parts in passes(rows, range(len(rows)), job.plan.schedule.tokens_per_pass, job.device, job.crew.size):
         loss_sum += sum(job.crew.share(look, parts))
         trained += sum(len(part.targets_N) for part in parts)
+        if told(job):
+            return state
     mean = loss_sum / trained
     job.log(Validated(step=state.step, epoch=epoch_of(state.step, job.prepared.steps_per_epoch), loss=mean))
+    found: dict[str, float] = {"validated_step": state.step}
     if state.best_loss is None or mean < state.best_loss:
-        return state.model_copy(update={"best_step": state.step, "best_loss": mean})
-    return state
+        found |= {"best_step": state.step, "best_loss": mean}
+    return state.model_copy(update=found)
 
 
-def _save(job: Job, student: Student, optimizer: Optimizer, state: State) -> None:
-    weights = weights_of(student.adapters, job.plan.adapter, job.plan.model.name)
-    path = save_checkpoint(job.run, state, weights, optimizer.state(), student.module_names)
+def _save(job: Job, student: Student, optimizer: Optimizer, checkpoints: Checkpoints, state: State) -> None:
+    """Put the state on disk, unless it is there, and say so."""
+    if not checkpoints.holds(state.step):
+        weights = weights_of(student.adapters, job.plan.adapter, job.plan.model.name)
+        checkpoints.save(state, weights, optimizer.state(), student.module_names)
+    path = step_directory(job.run, state.step).relative_to(job.run)
     epoch = epoch_of(state.step, job.prepared.steps_per_epoch)
-    job.log(CheckpointSaved(step=state.step, epoch=epoch, path=str(path.relative_to(job.run))))
+    job.log(CheckpointSaved(step=state.step, epoch=epoch, path=str(path)))

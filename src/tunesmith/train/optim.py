@@ -86,9 +86,12 @@ class Optimizer:
         return rate, norm
 
     def state(self) -> dict[str, Tensor]:
-        """Adam's running means over the flat parameters, on the CPU; empty before the first step."""
-        state = self._adam.state.get(self.flat, {})
-        return {name: state[name].detach().cpu() for name in ("exp_avg", "exp_avg_sq") if name in state}
+        """Adam's running means over the flat parameters and its count of steps, on the CPU; empty before the first."""
+        return {name: value.detach().cpu() for name, value in self._adam.state.get(self.flat, {}).items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned. The weights themselves are the caller's to set."""
+        self._adam.load_state_dict({"state": {0: state}, "param_groups": self._adam.state_dict()["param_groups"]})
 
 
 _CLIP_EPS = 1e-6
