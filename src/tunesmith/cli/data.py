@@ -224,7 +224,7 @@ def _summary(report: Report) -> Iterator[tuple[str, str, str]]:
     files = f"in {_several(len(report.files.all), 'file')}"
     if report.faults:
         yield "bad rows", f"{len(report.faults):,} {files}", "red"
-    split = f", {counts.validation:,} for validation" if counts.validation else ""
+    split = f" ({counts.validation:,} for validation)" if counts.validation else ""
     of = ", ".join(f"{count:,} {name}" for name, count in counts.formats.items() if count)
     total = counts.training + counts.validation
     yield "lawful rows", f"{total:,}{'' if report.faults else f' {files}'}{split}{f': {of}' if of else ''}", ""
@@ -255,7 +255,9 @@ def _warns(tally: Tally) -> str:
 def _show_rows(shown: Preview) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for number, row in enumerate(shown.rows):
-        text = Text("\n" if number else "").append(_plain(f"{row.file} line {row.line}"), style="bold")
+        if number:
+            console.print()
+        text = Text(_plain(f"{row.file} line {row.line}"), style="bold")
         console.print(text.append(f"  {_facts(row, shown.sequence_limit)}", style="dim"))
         body = Text()
         for piece in row.segments:
@@ -266,7 +268,7 @@ def _show_rows(shown: Preview) -> None:
                 body.append(words, style="green")
             else:
                 body.append(f"{OPEN}{words}{CLOSE}")
-        console.print(body)
+        console.print(body, end="" if body.plain.endswith("\n") else "\n")
 
 
 def _facts(row: PreviewRow, limit: int) -> str:
