@@ -24,9 +24,6 @@ SECONDS = 10.0
 """That a preview may take unless told otherwise."""
 MEMORY_BYTES = 4 << 30
 """Of address space that the process may have: a template can make a text that nothing holds."""
-DEFAULT_ROWS, MOST_ROWS = 5, 100
-DEFAULT_LENGTH = 2048
-"""Tokens a row may have, where a job's spec says nothing else."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
