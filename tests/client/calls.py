@@ -21,6 +21,40 @@ class Call(NamedTuple):
     parts: dict[str, str] = {}
     query: str = ""
 
+    @property
+    def backend(self) -> str:
+        """The dialect that a call of `client.customization` speaks."""
+        return self.method.removeprefix("customization.").partition(".")[0]
+
+
+def dialect(backend: str, spec: dict[str, Any]) -> list[Call]:
+    """The calls of one dialect."""
+    jobs, one, job = f"customization.{backend}.jobs", {"name": "first"}, samples.JOBS[backend]
+    return [
+        Call(
+            f"{jobs}.create",
+            {"workspace": "ws", "name": "first", "spec": spec},
+            "POST",
+            "BACKEND_JOBS",
+            job,
+            body={"name": "first", "spec": spec},
+            parts={"workspace": "ws"},
+        ),
+        Call(f"{jobs}.list", {}, "GET", "BACKEND_JOBS", page(job)),
+        Call(f"{jobs}.retrieve", one, "GET", "BACKEND_JOB", job),
+        Call(f"{jobs}.get_status", one, "GET", "BACKEND_JOB_STATUS", samples.state("active")),
+        Call(f"{jobs}.cancel", one, "POST", "BACKEND_JOB_CANCEL", job),
+        Call(f"{jobs}.delete", one, "DELETE", "BACKEND_JOB", httpx.Response(204)),
+        Call(
+            f"{jobs}.get_logs",
+            {"name": "first", "limit": 5, "page_cursor": "a/b"},
+            "GET",
+            "BACKEND_JOB_LOGS",
+            samples.LOG_PAGE,
+            query="limit=5&page_cursor=a%2Fb",
+        ),
+    ]
+
 
 CALLS = [
     Call("live", {}, "GET", "HEALTH_LIVE", {"status": "ok"}),
@@ -241,33 +275,7 @@ CALLS = [
     Call(
         "adapters.update", {"name": "triage", "enabled": True}, "PATCH", "ADAPTER", samples.ADAPTER, {"enabled": True}
     ),
-    Call(
-        "customization.automodel.jobs.create",
-        {"workspace": "ws", "name": "first", "spec": samples.JOB_SPEC},
-        "POST",
-        "BACKEND_JOBS",
-        samples.AUTOMODEL_JOB,
-        body={"name": "first", "spec": samples.JOB_SPEC},
-        parts={"workspace": "ws"},
-    ),
-    Call("customization.automodel.jobs.list", {}, "GET", "BACKEND_JOBS", page(samples.AUTOMODEL_JOB)),
-    Call("customization.automodel.jobs.retrieve", {"name": "first"}, "GET", "BACKEND_JOB", samples.AUTOMODEL_JOB),
-    Call(
-        "customization.automodel.jobs.get_status",
-        {"name": "first"},
-        "GET",
-        "BACKEND_JOB_STATUS",
-        samples.state("active"),
-    ),
-    Call("customization.automodel.jobs.cancel", {"name": "first"}, "POST", "BACKEND_JOB_CANCEL", samples.AUTOMODEL_JOB),
-    Call(
-        "customization.automodel.jobs.get_logs",
-        {"name": "first", "limit": 5, "page_cursor": "a/b"},
-        "GET",
-        "BACKEND_JOB_LOGS",
-        samples.LOG_PAGE,
-        query="limit=5&page_cursor=a%2Fb",
-    ),
+    *(call for backend, spec in samples.SPECS.items() for call in dialect(backend, spec)),
     Call(
         "jobs.list",
         {"status": "error"},
@@ -279,6 +287,10 @@ CALLS = [
     Call("jobs.retrieve", {"name": "first"}, "GET", "JOB", samples.JOB),
     Call("jobs.get_status", {"name": "first"}, "GET", "JOB_STATUS", samples.state("active")),
     Call("jobs.cancel", {"name": "first"}, "POST", "JOB_CANCEL", samples.JOB),
+    Call("jobs.pause", {"name": "first"}, "POST", "JOB_PAUSE", samples.JOB),
+    Call("jobs.resume", {"name": "ws/first"}, "POST", "JOB_RESUME", samples.JOB, parts={"workspace": "ws"}),
+    Call("jobs.delete", {"name": "first"}, "DELETE", "JOB", httpx.Response(204)),
+    Call("jobs.metrics", {"name": "first"}, "GET", "JOB_METRICS", {"train_loss": [{"step": 1, "value": 2.0}]}),
     Call("jobs.get_logs", {"name": "first"}, "GET", "JOB_LOGS", samples.LOG_PAGE),
     Call(
         "inference.deployment_configs.create",
@@ -381,5 +393,19 @@ MADE_OF_OTHERS = {
 }
 """Calls without a route of their own."""
 
-NOT_ASKED = {"HUB": "what the Hugging Face libraries ask, by HF_ENDPOINT"}
+NOT_BUILT = "the platform does not have it yet"
+NOT_ASKED = {
+    "HUB": "what the Hugging Face libraries ask, by HF_ENDPOINT",
+    "SHORTHAND_JOB": NOT_BUILT,
+    "BACKEND_JOB_RESULT": NOT_BUILT,
+    "BACKEND_JOB_DOWNLOAD": NOT_BUILT,
+    "JOB_STEP": NOT_BUILT,
+    "JOB_TASK": NOT_BUILT,
+    "JOB_STATUS_DETAILS": NOT_BUILT,
+    "JOB_RESULT": NOT_BUILT,
+    "JOB_DOWNLOAD": NOT_BUILT,
+    "JOB_EVENTS": NOT_BUILT,
+    "EXECUTION_PROFILES": NOT_BUILT,
+    "WEBHOOK": NOT_BUILT,
+}
 """Beginnings of the names of paths without a call, each with its reason."""

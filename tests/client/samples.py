@@ -101,6 +101,12 @@ JOB_SPEC = {
     "dataset": {"training": "default/triage"},
     "training": {"lora": {"rank": 16}},
 }
+SPECS = {
+    "automodel": JOB_SPEC,
+    "unsloth": {"model": {"name": "default/smol"}, "dataset": {"path": "default/triage"}},
+    "rl": {"model": "default/smol", "dataset": "default/pairs", "training": {"type": "dpo"}},
+}
+"""A small spec for each dialect."""
 JOB = {
     "id": "j-1",
     "attempt_id": "a-1",
@@ -108,7 +114,7 @@ JOB = {
     "workspace": "default",
     "source": "customization",
     "spec": JOB_SPEC,
-    "platform_spec": {},
+    "platform_spec": {"steps": []},
     "fileset": "job-fileset-first",
     "status": "active",
     "status_details": {"percentage_done": 40},
@@ -126,6 +132,15 @@ AUTOMODEL_JOB = {
     "steps": [],
     **STAMPS,
 }
+OUTPUTS: dict[str, dict[str, str]] = {"automodel": {}, "unsloth": {"save_method": "lora"}, "rl": {}}
+JOBS = {
+    backend: {
+        **AUTOMODEL_JOB,
+        "spec": {**spec, "output": {"name": "out", "type": "adapter", "fileset": "out", **OUTPUTS[backend]}},
+    }
+    for backend, spec in SPECS.items()
+}
+"""A job of each dialect."""
 LOG_LINE = {"timestamp": AT, "job": "first", "job_step": "training", "job_task": "t", "message": "hello"}
 LOG_PAGE = {"data": [LOG_LINE], "total": 1, "next_page": None, "prev_page": None}
 CONFIG = {

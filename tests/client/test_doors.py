@@ -24,8 +24,7 @@ def called(client: Any, call: Call) -> Any:
 
 def expected(call: Call) -> str:
     name = call.arguments.get("fileset") or call.arguments.get("name", "").split("/")[-1]
-    backend = call.method.removeprefix("customization.").partition(".")[0]
-    parts = {"workspace": "default", "name": str(name).split("/")[-1], "backend": backend, **call.parts}
+    parts = {"workspace": "default", "name": str(name).split("/")[-1], "backend": call.backend, **call.parts}
     template = getattr(paths, call.route).replace("{path}", "{file}")
     parts["file"] = parts.get("path", "")
     wanted = {key: value for key, value in parts.items() if f"{{{key}}}" in template}

@@ -53,6 +53,22 @@ def test_what_might_have_been_created_is_not_created_again(trouble):
     assert len(platform.sent) == 1
 
 
+@pytest.mark.parametrize("trouble", [CUT_OFF, httpx.ReadTimeout("slow"), BUSY])
+def test_a_job_is_asked_for_again_under_the_same_key(trouble):
+    platform = Platform(trouble, samples.AUTOMODEL_JOB, samples.AUTOMODEL_JOB)
+    jobs = platform.client().customization.automodel.jobs
+    jobs.create(spec=samples.JOB_SPEC)
+    jobs.create(spec=samples.JOB_SPEC)
+    first, again, another = [request.headers["idempotency-key"] for request in platform.requests]
+    assert first == again != another
+
+
+def test_a_key_of_ones_own_goes_along():
+    platform = Platform(samples.JOBS["rl"])
+    platform.client().customization.rl.jobs.create(spec=samples.SPECS["rl"], idempotency_key="night-7")
+    assert platform.requests[0].headers["idempotency-key"] == "night-7"
+
+
 @pytest.mark.parametrize("trouble", [REFUSED, httpx.Response(503, headers={"x-should-retry": "true"})])
 def test_what_was_surely_not_created_is_tried_again(trouble):
     platform = Platform(trouble, samples.MODEL)

@@ -29,10 +29,17 @@ class _Borrowed(Transport):
         self._platform = platform
 
     def send(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None, **_: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
     ) -> httpx.Response:
         """One request; refusals are the published client's exceptions."""
-        response: httpx.Response = getattr(self._platform, method.lower())(path, **_call(method, query, body))
+        response: httpx.Response = getattr(self._platform, method.lower())(path, **_call(method, query, body, headers))
         return response
 
 
@@ -45,18 +52,29 @@ class _AsyncBorrowed(AsyncTransport):
         self._platform = platform
 
     async def send(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None, **_: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
     ) -> httpx.Response:
         """One request; refusals are the published client's exceptions."""
-        response: httpx.Response = await getattr(self._platform, method.lower())(path, **_call(method, query, body))
+        response: httpx.Response = await getattr(self._platform, method.lower())(
+            path, **_call(method, query, body, headers)
+        )
         return response
 
 
-def _call(method: str, query: Mapping[str, Any] | None, body: Any) -> dict[str, Any]:
+def _call(method: str, query: Mapping[str, Any] | None, body: Any, headers: Mapping[str, str] | None) -> dict[str, Any]:
     """The published client's own way to make a call that it has no method for."""
-    asked: dict[str, Any] = {"cast_to": httpx.Response}
+    asked: dict[str, Any] = {"cast_to": httpx.Response, "options": {}}
     if query:
-        asked["options"] = {"params": {key: value for key, value in query.items() if value is not None}}
+        asked["options"]["params"] = {key: value for key, value in query.items() if value is not None}
+    if headers:
+        asked["options"]["headers"] = dict(headers)
     if method != "GET":
         asked["body"] = body
     return asked

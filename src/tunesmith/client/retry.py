@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from uuid import uuid4
 
 import httpx
 
+KEY_HEADER = "Idempotency-Key"
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 8.0
 LONGEST_ASKED_SECONDS = 60.0
@@ -18,6 +20,11 @@ _REPEATABLE_STATUSES = frozenset({408, 429})
 def repeatable(method: str) -> bool:
     """Whether a second request of this method does no more than the first; a POST might create twice."""
     return method in _REPEATABLE_METHODS
+
+
+def new_key() -> str:
+    """An idempotency key that nobody has used."""
+    return uuid4().hex
 
 
 def after_answer(response: httpx.Response, idempotent: bool) -> bool:

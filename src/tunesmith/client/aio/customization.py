@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
 from tunesmith.api.jobs import (
+    AutomodelJob,
     CreateAutomodelJob,
     CreateJob,
     CreateRlJob,
@@ -12,26 +15,29 @@ from tunesmith.api.jobs import (
     CustomizationJob,
     JobState,
     LogPage,
+    RlJob,
+    UnslothJob,
 )
-from tunesmith.client import wire
+from tunesmith.client import retry, wire
 from tunesmith.client.aio.pages import AsyncPages
 from tunesmith.client.aio.resource import AsyncResource
 from tunesmith.client.aio.transport import AsyncTransport
 from tunesmith.spec.base import Spec
 
-DIALECTS: dict[str, type[CreateJob]] = {
-    "automodel": CreateAutomodelJob,
-    "unsloth": CreateUnslothJob,
-    "rl": CreateRlJob,
-}
+J = TypeVar("J", bound=CustomizationJob)
 
 
-class AsyncDialectJobs(AsyncResource):
+class AsyncDialectJobs(AsyncResource, Generic[J]):
     """`client.customization.automodel.jobs`, and the same for the other dialects."""
 
-    def __init__(self, transport: AsyncTransport, workspace: str, backend: str) -> None:
+    def __init__(
+        self, transport: AsyncTransport, workspace: str, backend: str, new: type[CreateJob], shown: type[J]
+    ) -> None:
         super().__init__(transport, workspace)
         self.backend = backend
+        self._new_job = new
+        self._job = shown
+        self._page: type[Page[J]] = Page[shown]  # type: ignore[valid-type]
 
     async def create(
         self,
@@ -43,14 +49,19 @@ class AsyncDialectJobs(AsyncResource):
         project: str | None = None,
         ownership: JsonObject | None = None,
         custom_fields: JsonObject | None = None,
-    ) -> CustomizationJob:
-        """Submit a job; the platform makes a name if none is given.
+        idempotency_key: str | None = None,
+    ) -> J:
+        """Submit a job; the platform makes a name if none is given. `custom_fields={"priority": 5}` goes before others.
+
+        `idempotency_key`: the same key again, in the same workspace, is answered with the job that was made the first
+        time; ConflictError if it was another spec. Without one, each call has a key of its own, so that a call that
+        got no answer is tried again and still makes one job.
 
         A spec that breaks a rule of the grammar is refused here (`tunesmith.errors.Invalid`, a line per rule); what
         needs the model or the data is refused by the platform in the same words.
         """
         body = wire.ask(
-            DIALECTS[self.backend],
+            self._new_job,
             name=name,
             description=description,
             project=project,
@@ -58,11 +69,12 @@ class AsyncDialectJobs(AsyncResource):
             ownership=ownership,
             custom_fields=custom_fields,
         )
-        return await self._transport.post(CustomizationJob, self._list(workspace), body)
+        key = idempotency_key or retry.new_key()
+        return await self._transport.post(self._job, self._list(workspace), body, key=key)
 
-    async def retrieve(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
+    async def retrieve(self, name: str, *, workspace: str | None = None) -> J:
         """One job, with its spec as it runs."""
-        return await self._transport.get(CustomizationJob, self._one(paths.BACKEND_JOB, name, workspace))
+        return await self._transport.get(self._job, self._one(paths.BACKEND_JOB, name, workspace))
 
     async def list(
         self,
@@ -72,19 +84,19 @@ class AsyncDialectJobs(AsyncResource):
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
-    ) -> AsyncPages[CustomizationJob]:
+    ) -> AsyncPages[J]:
         """The workspace's jobs in this dialect, newest first."""
         path = self._list(workspace)
-        return await AsyncPages.begin(self._transport, Page[CustomizationJob], path, page, page_size, sort, filter)
+        return await AsyncPages.begin(self._transport, self._page, path, page, page_size, sort, filter)
 
     async def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
         return await self._transport.get(JobState, self._one(paths.BACKEND_JOB_STATUS, name, workspace))
 
-    async def cancel(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
+    async def cancel(self, name: str, *, workspace: str | None = None) -> J:
         """Ask a job to end; one that has ended stays as it is."""
         path = self._one(paths.BACKEND_JOB_CANCEL, name, workspace)
-        return await self._transport.post(CustomizationJob, path, idempotent=True)
+        return await self._transport.post(self._job, path, idempotent=True)
 
     async def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Take a job out; one that runs is ended first. What it made stays."""
@@ -104,20 +116,23 @@ class AsyncDialectJobs(AsyncResource):
         return self._at(path, name, workspace, backend=self.backend)
 
 
-class AsyncDialect:
+class AsyncDialect(Generic[J]):
     """`client.customization.automodel`, and the same for the other dialects."""
 
-    def __init__(self, transport: AsyncTransport, workspace: str, backend: str) -> None:
-        self.jobs = AsyncDialectJobs(transport, workspace, backend)
+    def __init__(self, jobs: AsyncDialectJobs[J]) -> None:
+        self.jobs = jobs
 
 
 class AsyncCustomization:
     """`client.customization`."""
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:
-        self.automodel = AsyncDialect(transport, workspace, "automodel")
-        self.unsloth = AsyncDialect(transport, workspace, "unsloth")
-        self.rl = AsyncDialect(transport, workspace, "rl")
+        def dialect(backend: str, new: type[CreateJob], shown: type[J]) -> AsyncDialect[J]:
+            return AsyncDialect(AsyncDialectJobs(transport, workspace, backend, new, shown))
+
+        self.automodel = dialect("automodel", CreateAutomodelJob, AutomodelJob)
+        self.unsloth = dialect("unsloth", CreateUnslothJob, UnslothJob)
+        self.rl = dialect("rl", CreateRlJob, RlJob)
         self._transport = transport
 
     async def health(self) -> JsonObject:

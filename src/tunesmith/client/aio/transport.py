@@ -45,9 +45,16 @@ class AsyncTransport:
         """GET, and the answer as a model."""
         return wire.read(answer, await self.send("GET", path, query=query))
 
-    async def post(self, answer: type[M], path: str, body: Any = None, *, idempotent: bool = False) -> M:
-        """POST, and the answer as a model."""
-        return wire.read(answer, await self.send("POST", path, body=body, idempotent=idempotent))
+    async def post(
+        self, answer: type[M], path: str, body: Any = None, *, idempotent: bool = False, key: str | None = None
+    ) -> M:
+        """POST, and the answer as a model.
+
+        `key` makes the call idempotent: the platform answers the same key with what it made the first time.
+        """
+        headers = {retry.KEY_HEADER: key} if key else None
+        safe = idempotent or key is not None
+        return wire.read(answer, await self.send("POST", path, body=body, headers=headers, idempotent=safe))
 
     async def put(self, answer: type[M], path: str, body: Any) -> M:
         """PUT, and the answer as a model."""

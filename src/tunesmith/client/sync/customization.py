@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
 from tunesmith.api.jobs import (
+    AutomodelJob,
     CreateAutomodelJob,
     CreateJob,
     CreateRlJob,
@@ -13,26 +16,29 @@ from tunesmith.api.jobs import (
     CustomizationJob,
     JobState,
     LogPage,
+    RlJob,
+    UnslothJob,
 )
-from tunesmith.client import wire
+from tunesmith.client import retry, wire
 from tunesmith.client.sync.pages import Pages
 from tunesmith.client.sync.resource import Resource
 from tunesmith.client.sync.transport import Transport
 from tunesmith.spec.base import Spec
 
-DIALECTS: dict[str, type[CreateJob]] = {
-    "automodel": CreateAutomodelJob,
-    "unsloth": CreateUnslothJob,
-    "rl": CreateRlJob,
-}
+J = TypeVar("J", bound=CustomizationJob)
 
 
-class DialectJobs(Resource):
+class DialectJobs(Resource, Generic[J]):
     """`client.customization.automodel.jobs`, and the same for the other dialects."""
 
-    def __init__(self, transport: Transport, workspace: str, backend: str) -> None:
+    def __init__(
+        self, transport: Transport, workspace: str, backend: str, new: type[CreateJob], shown: type[J]
+    ) -> None:
         super().__init__(transport, workspace)
         self.backend = backend
+        self._new_job = new
+        self._job = shown
+        self._page: type[Page[J]] = Page[shown]  # type: ignore[valid-type]
 
     def create(
         self,
@@ -44,14 +50,19 @@ class DialectJobs(Resource):
         project: str | None = None,
         ownership: JsonObject | None = None,
         custom_fields: JsonObject | None = None,
-    ) -> CustomizationJob:
-        """Submit a job; the platform makes a name if none is given.
+        idempotency_key: str | None = None,
+    ) -> J:
+        """Submit a job; the platform makes a name if none is given. `custom_fields={"priority": 5}` goes before others.
+
+        `idempotency_key`: the same key again, in the same workspace, is answered with the job that was made the first
+        time; ConflictError if it was another spec. Without one, each call has a key of its own, so that a call that
+        got no answer is tried again and still makes one job.
 
         A spec that breaks a rule of the grammar is refused here (`tunesmith.errors.Invalid`, a line per rule); what
         needs the model or the data is refused by the platform in the same words.
         """
         body = wire.ask(
-            DIALECTS[self.backend],
+            self._new_job,
             name=name,
             description=description,
             project=project,
@@ -59,11 +70,12 @@ class DialectJobs(Resource):
             ownership=ownership,
             custom_fields=custom_fields,
         )
-        return self._transport.post(CustomizationJob, self._list(workspace), body)
+        key = idempotency_key or retry.new_key()
+        return self._transport.post(self._job, self._list(workspace), body, key=key)
 
-    def retrieve(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
+    def retrieve(self, name: str, *, workspace: str | None = None) -> J:
         """One job, with its spec as it runs."""
-        return self._transport.get(CustomizationJob, self._one(paths.BACKEND_JOB, name, workspace))
+        return self._transport.get(self._job, self._one(paths.BACKEND_JOB, name, workspace))
 
     def list(
         self,
@@ -73,19 +85,19 @@ class DialectJobs(Resource):
         page: int | None = None,
         page_size: int | None = None,
         sort: str | None = None,
-    ) -> Pages[CustomizationJob]:
+    ) -> Pages[J]:
         """The workspace's jobs in this dialect, newest first."""
         path = self._list(workspace)
-        return Pages.begin(self._transport, Page[CustomizationJob], path, page, page_size, sort, filter)
+        return Pages.begin(self._transport, self._page, path, page, page_size, sort, filter)
 
     def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
         return self._transport.get(JobState, self._one(paths.BACKEND_JOB_STATUS, name, workspace))
 
-    def cancel(self, name: str, *, workspace: str | None = None) -> CustomizationJob:
+    def cancel(self, name: str, *, workspace: str | None = None) -> J:
         """Ask a job to end; one that has ended stays as it is."""
         path = self._one(paths.BACKEND_JOB_CANCEL, name, workspace)
-        return self._transport.post(CustomizationJob, path, idempotent=True)
+        return self._transport.post(self._job, path, idempotent=True)
 
     def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Take a job out; one that runs is ended first. What it made stays."""
@@ -105,20 +117,23 @@ class DialectJobs(Resource):
         return self._at(path, name, workspace, backend=self.backend)
 
 
-class Dialect:
+class Dialect(Generic[J]):
     """`client.customization.automodel`, and the same for the other dialects."""
 
-    def __init__(self, transport: Transport, workspace: str, backend: str) -> None:
-        self.jobs = DialectJobs(transport, workspace, backend)
+    def __init__(self, jobs: DialectJobs[J]) -> None:
+        self.jobs = jobs
 
 
 class Customization:
     """`client.customization`."""
 
     def __init__(self, transport: Transport, workspace: str) -> None:
-        self.automodel = Dialect(transport, workspace, "automodel")
-        self.unsloth = Dialect(transport, workspace, "unsloth")
-        self.rl = Dialect(transport, workspace, "rl")
+        def dialect(backend: str, new: type[CreateJob], shown: type[J]) -> Dialect[J]:
+            return Dialect(DialectJobs(transport, workspace, backend, new, shown))
+
+        self.automodel = dialect("automodel", CreateAutomodelJob, AutomodelJob)
+        self.unsloth = dialect("unsloth", CreateUnslothJob, UnslothJob)
+        self.rl = dialect("rl", CreateRlJob, RlJob)
         self._transport = transport
 
     def health(self) -> JsonObject:

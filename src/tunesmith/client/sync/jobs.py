@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from tunesmith.api import paths
-from tunesmith.api.base import Page
+from tunesmith.api.base import JsonObject, Page
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
 from tunesmith.client.errors import WaitTimeoutError
@@ -17,6 +17,9 @@ from tunesmith.client.sync.resource import Resource
 POLL_SECONDS = 1.0
 LOG_LINES = 1000
 """Lines asked for at once when a log is followed."""
+
+Series = dict[str, list[JsonObject]]
+"""Name of a series -> its points: `{"train_loss": [{"step": 1, "epoch": 1, "value": 2.3}, ...]}`."""
 
 
 class Jobs(Resource):
@@ -50,6 +53,23 @@ class Jobs(Resource):
         """Ask a job to end; one that has ended stays as it is."""
         return self._transport.post(Job, self._at(paths.JOB_CANCEL, name, workspace), idempotent=True)
 
+    def pause(self, name: str, *, workspace: str | None = None) -> Job:
+        """Ask a job for a checkpoint and a rest; its devices are free then. One that has ended stays as it is."""
+        return self._transport.post(Job, self._at(paths.JOB_PAUSE, name, workspace), idempotent=True)
+
+    def resume(self, name: str, *, workspace: str | None = None) -> Job:
+        """Let a paused job go on from its checkpoint, when its turn comes."""
+        return self._transport.post(Job, self._at(paths.JOB_RESUME, name, workspace), idempotent=True)
+
+    def delete(self, name: str, *, workspace: str | None = None) -> None:
+        """Take a job out; one that runs is ended first. What it made stays."""
+        self._transport.remove(self._at(paths.JOB, name, workspace))
+
+    def metrics(self, name: str, *, workspace: str | None = None) -> Series:
+        """Every point of every series; the status has at most 500 of each."""
+        answer: Series = wire.content(self._transport.send("GET", self._at(paths.JOB_METRICS, name, workspace)))
+        return answer
+
     def get_logs(
         self, name: str, *, workspace: str | None = None, limit: int | None = None, page_cursor: str | None = None
     ) -> LogPage:
@@ -66,7 +86,8 @@ class Jobs(Resource):
         timeout: float | None = None,
         interval: float = POLL_SECONDS,
     ) -> JobState:
-        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer.
+        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer,
+        also that it is paused.
 
         `timeout` and `interval` are seconds; WaitTimeoutError after `timeout`, and the job goes on.
         """

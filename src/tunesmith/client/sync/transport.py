@@ -44,9 +44,16 @@ class Transport:
         """GET, and the answer as a model."""
         return wire.read(answer, self.send("GET", path, query=query))
 
-    def post(self, answer: type[M], path: str, body: Any = None, *, idempotent: bool = False) -> M:
-        """POST, and the answer as a model."""
-        return wire.read(answer, self.send("POST", path, body=body, idempotent=idempotent))
+    def post(
+        self, answer: type[M], path: str, body: Any = None, *, idempotent: bool = False, key: str | None = None
+    ) -> M:
+        """POST, and the answer as a model.
+
+        `key` makes the call idempotent: the platform answers the same key with what it made the first time.
+        """
+        headers = {retry.KEY_HEADER: key} if key else None
+        safe = idempotent or key is not None
+        return wire.read(answer, self.send("POST", path, body=body, headers=headers, idempotent=safe))
 
     def put(self, answer: type[M], path: str, body: Any) -> M:
         """PUT, and the answer as a model."""
