@@ -18,10 +18,12 @@ from tunesmith.store.adapters import ServableAdapter
 from tunesmith.store.filesets import Snapshot, StoredFile
 from tunesmith.store.jobs import Waiting
 
+START = datetime.fromisoformat("2026-01-01T00:00:00")
+
 
 def job(name: str, workspace: str = "default", at: int = 1, **values: Any) -> Waiting:
     values = {"priority": 0, **values}
-    return Waiting(name, workspace, created_at=datetime(2026, 1, 1) + timedelta(seconds=at), **values)
+    return Waiting(name, workspace, created_at=START + timedelta(seconds=at), **values)
 
 
 def adapter(name: str, digest: str = "d1") -> ServableAdapter:
@@ -40,7 +42,7 @@ def test_the_oldest_goes_first_and_a_higher_priority_before_it() -> None:
 def test_a_burst_of_one_workspace_does_not_keep_another_waiting() -> None:
     queue = [*(job(f"a{n}", at=n) for n in range(4)), job("b0", "team-b", at=9), job("b1", "team-b", at=10)]
     assert [each.id for each in order(queue, {})] == ["a0", "b0", "a1", "b1", "a2", "a3"]
-    assert [each.id for each in order(queue, {"default": 1})][0] == "b0", "it has a device already"
+    assert order(queue, {"default": 1})[0].id == "b0", "the other has a device already"
 
 
 def test_jobs_take_free_devices_in_their_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,17 +22,19 @@ LISTENS = re.compile(r"listens on (http://\S+)")
 class House:
     """A platform over one data directory; `up` and `kill` it as often as you like."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, module: str = "tunesmith.cli.main") -> None:
         self.data_dir = data_dir
+        self.module = module
+        """What is started as `python -m`."""
         self.output = data_dir.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def up(self) -> Tunesmith:
+    def up(self, **environment: str) -> Tunesmith:
         """Start the server on a free port, wait until it says where it listens, and connect."""
         self.output.write_bytes(b"")
         with self.output.open("ab") as output:
-            command = [sys.executable, "-m", "tunesmith.cli.main", "up", "--port", "0"]
-            self.process = subprocess.Popen([*command, "--data-dir", str(self.data_dir)], stdout=output, stderr=output)
+            command = [sys.executable, "-m", self.module, "up", "--port", "0", "--data-dir", str(self.data_dir)]
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
         found = eventually(
             lambda: LISTENS.search(self.output.read_text()) or self.process.poll(),  # type: ignore[union-attr]
             "the server to listen",

@@ -94,7 +94,7 @@ class Supervisor:
         heard = self._heard.setdefault(job.id, _Heard(time.monotonic()))
         await self._pass_on_wishes(job, identity, heard)
         exit_ = await self._ended(job, identity, heard)  # before reading: then nothing more can come
-        events, offset = await self._news(job, exit_)
+        events, offset = await self._news(job)
         if events:
             heard.spoke_at = time.monotonic()
             await self.database.write(apply, job.id, job.events_offset, events, offset)
@@ -184,11 +184,11 @@ class Supervisor:
         heard.looked_at = now
         return await asyncio.to_thread(self.runs.ended, job, identity)
 
-    async def _news(self, job: Active, exit_: Exit | None) -> tuple[Sequence[Event], int]:
+    async def _news(self, job: Active) -> tuple[Sequence[Event], int]:
         """Events past the offset. A file that has not grown is not opened."""
         path = events_path(self.runs.directory(job), job.attempt)
         try:
-            size = path.stat().st_size  # noqa: ASYNC240 one call to the system
+            size = path.stat().st_size
         except FileNotFoundError:
             size = 0
         if size <= job.events_offset:
@@ -224,9 +224,9 @@ class Supervisor:
     async def _conclude_without_a_word(self, job: Active, exit_: Exit, heard: _Heard) -> None:
         """It died. Where it had come further than it began, it begins again from there."""
         how = f"it said nothing for {self.silence_seconds:g} s and was ended" if heard.silenced else exit_.how()
-        if job.phase == Phase.TRAINING and exit_.code is None and not exit_.out_of_memory:
-            if await self.database.write(try_again, job.id, how):
-                return
+        without_a_word = job.phase == Phase.TRAINING and exit_.code is None and not exit_.out_of_memory
+        if without_a_word and await self.database.write(try_again, job.id, how):
+            return
         what = "The data process" if job.phase == Phase.PREPARING else "The trainer"
         words = await asyncio.to_thread(self.runs.last_words, job)
         said = f"Its last words:\n{words}" if words else "It printed nothing."

@@ -16,9 +16,10 @@ _passed: Counter[str] = Counter()
 
 
 def crash_at(name: str) -> None:
-    """Die here, by SIGKILL and without a word, if the environment names this place."""
+    """Die here, by SIGKILL and without a word, if the environment names this place. An engine dies in a job's first
+    attempt only: what comes after it is what a test wants to see."""
     place, _, time = os.environ.get(VARIABLE, "").partition(":")
-    if place == name:
+    if place == name and os.environ.get("TUNESMITH_ATTEMPT", "1") == "1":
         _passed[name] += 1
         if _passed[name] == int(time or 1):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -64,6 +64,12 @@ def started(pid: int) -> float:
     return time.time()
 
 
+def crash_at(place: str) -> None:
+    """As `tunesmith.handoff.crash`, which this file cannot import: die here if a test's environment says so."""
+    if os.environ.get("TUNESMITH_CRASH_AT") == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def mark(boot: str, pid: int, born: float) -> str:
     """The value of MARK in everything that this keeper's ranks start."""
     return f"{boot}:{pid}:{born:.2f}"
@@ -185,6 +191,7 @@ class Keeper:
     def run(self) -> None:
         """Start the ranks and stay until none runs, with their output in the log."""
         self._start()
+        crash_at("keeper-ranks-started")
         self.introduce()
         while any(rank.code is None for rank in self._ranks):
             self._pump(None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
@@ -403,12 +410,15 @@ def main(launch_file: Path) -> int:
     if LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     keeper = Keeper(launch, log)
+    crash_at("keeper-before-introduction")
     keeper.introduce()
+    crash_at("keeper-introduced")
     launch_file.unlink(missing_ok=True)
     try:
         keeper.run()
     finally:
         keeper.sweep()
+    crash_at("keeper-before-verdict")
     write_json(Path(launch["exit_file"]), keeper.verdict())
     return 0
 
