@@ -41,7 +41,7 @@ class JobService:
         return await self._placed(job)
 
     async def get_customization(self, workspace: str, name: str, backend: str | None = None) -> CustomizationJob:
-        """The job as the route of its backend shows it, or (None) the door that it came through; NotFound without."""
+        """The job as the route of its backend shows it, or (None) the shorthand if it is in that; NotFound without."""
         job = await self.database.read(lambda tx: tx.jobs.get_customization(workspace, name, backend))
         return await self._placed(job)
 

@@ -72,6 +72,12 @@ class Asked:
         """Equal for what asks for the same."""
         return digest_of({"backend": self.backend, "spec": self.spec.model_dump(mode="json")})
 
+    def shown(self, output: str) -> JsonObject | None:
+        """The spec as the door shows it, with the name that the result gets; None = as the backend does."""
+        if self.door_spec is None:
+            return None
+        return {**self.door_spec, "output": {**(self.door_spec.get("output") or {}), "name": output}}
+
 
 class Submission:
     """Takes jobs in."""
@@ -229,7 +235,7 @@ def insert(tx: Tx, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, lowered:
         source=SOURCE,
         backend=asked.backend,
         door=asked.door,
-        asked=asked.door_spec,
+        asked=asked.shown(found.output.name),
         spec=dialect.canonical(spec, found.output.name).model_dump(mode="json"),
         spec_digest=asked.digest,
         plan=lowered.plan.model_dump(mode="json"),

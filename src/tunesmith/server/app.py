@@ -13,6 +13,7 @@ from tunesmith.server import (
     adapters,
     customization,
     deployments,
+    doors,
     errors,
     filesets,
     gateway,
@@ -33,7 +34,7 @@ from tunesmith.settings import Settings
 
 ROUTERS = (
     *(models, adapters, filesets, jobs, customization, health),
-    *(workspaces, projects, secrets, hub, deployments, gateway, previews, manual),
+    *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, manual),
 )
 """In the order in which a request is held against them: what is asked for most often comes first."""
 

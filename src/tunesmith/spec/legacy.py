@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith.errors import Invalid
 from tunesmith.refs import DEFAULT_WORKSPACE
-from tunesmith.spec.translation import Json, No, Rule, Translated, apply, flat, one_of, put, shown
+from tunesmith.spec.translation import Json, No, Rule, Translated, apply, flat, nested, one_of, put, shown
 
 SECTIONS = frozenset(
     {"hyperparameters"} | {f"hyperparameters.{name}" for name in ("lora", "sft", "distillation", "dpo", "grpo")}
@@ -18,6 +18,8 @@ DEFAULTS: Json = {"hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_
 DPO_DEFAULTS: Json = {"hyperparameters.learning_rate": 9e-6, "hyperparameters.batch_size": 16}
 """As the old client documents them."""
 LORA_DEFAULTS: Json = {"hyperparameters.lora.adapter_dim": 8, "hyperparameters.lora.alpha": 32}
+LABELS = ("description", "project", "custom_fields", "ownership", "created_at", "updated_at")
+"""What a config has beside what it says of model and training; it may come as it was retrieved."""
 LOWEST_SHARE = 0.1
 """Of the peak, where a falling learning rate ends unless another minimum is asked for."""
 
@@ -189,8 +191,11 @@ def legacy(body: Json) -> Translated:
     if "dataset_parameters" in values:
         raise Invalid("dataset_parameters: these are for embedding models, which are not built yet; leave them out")
     _fill_in(values, method, str(tuned))
+    sent = {"config": config, "dataset": dataset, **({"output_model": output} if output is not None else {})}
+    filled_in = {**sent, **nested(values)}
     spec, fields = apply(rules, values, "", backend)
-    model, from_config = _config(config, backend, method, str(tuned))
+    model, from_config, fields_of_config = _config(config, backend, method, str(tuned))
+    fields = {**fields_of_config, **fields}
     for section, made in from_config.items():
         spec[section] = {**made, **spec.get(section, {})} if isinstance(made, dict) else made
     rows = "dataset.training" if backend == "automodel" else "dataset"
@@ -202,7 +207,7 @@ def legacy(body: Json) -> Translated:
         put(spec, "output.name", _output(output, workspace, model))
     namespace, slash, name = model.partition("/")
     otherwise = f"{DEFAULT_WORKSPACE}/{name}" if slash and namespace != DEFAULT_WORKSPACE else None
-    return Translated(backend, spec, fields, workspace, **beside, model_otherwise=otherwise)
+    return Translated(backend, spec, fields, workspace, **beside, model_otherwise=otherwise, shown=filled_in)
 
 
 def _fill_in(values: Json, method: str, tuned: str) -> None:
@@ -219,23 +224,27 @@ def _fill_in(values: Json, method: str, tuned: str) -> None:
         values["hyperparameters.val_check_interval"] = max(steps - 1, 0)
 
 
-def _config(config: Any, backend: str, method: str, tuned: str) -> tuple[str, Json]:
-    """The model that a config names, and what it says about training."""
+def _config(config: Any, backend: str, method: str, tuned: str) -> tuple[str, Json, dict[str, str]]:
+    """The model that a config names, what it says about training, and where in it each field is said."""
     if isinstance(config, str) and config:
-        return _without_version(config), {}
+        return _without_version(config), {}, {}
     if not isinstance(config, dict):
         raise Invalid(f"config: {shown(config)} must be the name of a model ('namespace/name') or a config object")
     values = flat(config, ())
-    labels = {name: values.pop(name, None) for name in ("name", "namespace", "description", "project", "target")}
+    named = {name: values.pop(name, None) for name in ("name", "namespace")}
+    target = values.pop("target", None)
+    for label in LABELS:
+        values.pop(label, None)
     options = values.pop("training_options", [])
-    model = labels["target"] if labels["target"] is not None else labels
-    spec, _ = apply(_CONFIG[backend], values, "config.", backend)
+    spec, fields = apply(_CONFIG[backend], values, "config.", backend)
     if options:
         chosen = _option(options, method, tuned)
-        made, _ = apply(_OPTIONS[backend], chosen, "config.training_options.", backend)
+        made, of_option = apply(_OPTIONS[backend], chosen, "config.training_options.", backend)
+        fields |= of_option
         for section, part in made.items():
             spec[section] = {**spec.get(section, {}), **part}
-    return _without_version(_reference(model, "config.target")), spec
+    model = _reference(named, "config.name") if target is None else _reference(target, "config.target")
+    return _without_version(model), spec, fields
 
 
 def _option(options: Any, method: str, tuned: str) -> Json:

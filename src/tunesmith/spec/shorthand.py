@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.errors import Invalid
-from tunesmith.spec.translation import Json, No, Rule, Translated, apply, flat, one_of, put, shown
+from tunesmith.spec.translation import Json, No, Rule, Translated, apply, flat, nested, one_of, put, shown
 
 SECTIONS = frozenset({"training", "training.peft", "training.peft.quantization", "training.parallelism", "output"})
 DEFAULTS: Json = {
@@ -212,6 +212,7 @@ def shorthand(spec: Json) -> Translated:
     backend = _backend(values)
     for path, value in {**DEFAULTS, **(LORA_DEFAULTS if peft is not None else {})}.items():
         values.setdefault(path, value)
+    filled_in = nested(values)
     if backend == "unsloth":
         _accumulate(values)
     if backend == "rl":
@@ -222,7 +223,7 @@ def shorthand(spec: Json) -> Translated:
         made.setdefault("model", {}).setdefault("load_in_4bit", False)
         made["optimizer"].setdefault("optim", "adamw_torch")
         made.setdefault("dataset", {})["apply_chat_template"] = True
-    return Translated(backend, made, fields, custom_fields=custom_fields)
+    return Translated(backend, made, fields, custom_fields=custom_fields, shown=filled_in)
 
 
 def _backend(values: Json) -> str:

@@ -6,7 +6,8 @@ dialect has no such field. A value of null is as if it were absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ class Translated:
     backend: str
     spec: Json
     fields: dict[str, str] = field(default_factory=dict)
-    """Path in the spec -> the door's field that it came from, so that a broken rule can name what was sent."""
+    """Path in the spec -> the door's field that it comes from, so that a broken rule can name what was sent."""
     workspace: str | None = None
     name: str | None = None
     description: str | None = None
@@ -42,6 +43,36 @@ class Translated:
     custom_fields: Json | None = None
     model_otherwise: str | None = None
     """The model that is meant where `spec.model` does not exist."""
+    shown: Json = field(default_factory=dict)
+    """What the door sent, with what the door fills in."""
+
+    def field_of(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+        """Where a value at `path` of the spec stands in what the door sent; `path` under `spec` where nobody can tell.
+
+        A section stands where all of its fields do: `parallelism` in `spec.training.parallelism`.
+        """
+        steps = tuple(step for step in path if step not in VARIANTS)
+        for length in range(len(steps), 0, -1):
+            if found := self.fields.get(".".join(map(str, steps[:length]))):
+                return (*found.split("."), *steps[length:])
+        below = ".".join(map(str, steps)) + "."
+        inside = [found.split(".") for path, found in self.fields.items() if path.startswith(below)]
+        return tuple(_shared(inside)) if inside else ("spec", *steps)
+
+    def reworded(self, message: str) -> str:
+        """A message about the spec with the door's fields in the place of the spec's."""
+
+        def swap(found: re.Match[str]) -> str:
+            path = found[0].removeprefix("spec.")
+            is_path = "." in found[0]  # a word by itself is a word
+            return self.fields.get(path, found[0]) if is_path else found[0]
+
+        return _PATH.sub(swap, message)
+
+
+VARIANTS = ("dpo", "grpo")
+"""What pydantic puts into the path of a value that can have several shapes."""
+_PATH = re.compile(r"(?<![\w./'\-])[a-z_]\w*(?:\.[a-z_]\w*)*")
 
 
 def flat(body: Any, sections: Collection[str], where: str = "") -> Json:
@@ -52,12 +83,12 @@ def flat(body: Any, sections: Collection[str], where: str = "") -> Json:
 def apply(
     rules: Mapping[str, Rule], values: Mapping[str, Any], where: str, backend: str
 ) -> tuple[Json, dict[str, str]]:
-    """The spec that `values` make by `rules`, and where each of its paths came from.
+    """The spec that `values` make by `rules`, and where each of its paths comes from, or would come from.
 
     `where` stands in front of a field in messages. Invalid names a field that the door, or the dialect, does not have.
     """
     spec: Json = {}
-    fields: dict[str, str] = {}
+    fields = {rule: f"{where}{path}" for path, rule in rules.items() if isinstance(rule, str)}
     for path, value in values.items():
         rule = rules.get(path)
         if rule is None:
@@ -82,6 +113,22 @@ def put(spec: Json, path: str, value: Any) -> None:
     for name in way:
         spec = spec.setdefault(name, {})
     spec[last] = value
+
+
+def nested(values: Mapping[str, Any]) -> Json:
+    """Dotted paths and values as the object that they came from."""
+    made: Json = {}
+    for path, value in values.items():
+        put(made, path, value)
+    return made
+
+
+def _shared(paths: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What all of them begin with."""
+    for steps in zip(*paths, strict=False):
+        if len(set(steps)) > 1:
+            return
+        yield steps[0]
 
 
 def one_of(values: Mapping[Any, Json]) -> Callable[[Any], Json]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, not_, or_, select, update
 
 from tunesmith.api.base import JsonObject, Page, PageRequest
+from tunesmith.api.doors import SHORTHAND
 from tunesmith.api.filters import Op, Test
 from tunesmith.api.jobs import STEPS, CustomizationJob, Job, JobState, JobStatus
 from tunesmith.errors import BadRequest, Conflict
@@ -185,7 +186,7 @@ class Jobs(Named):
         return _job({**row, "status_details": self._details(row)})
 
     def get_customization(self, workspace: str, name: str, backend: str | None = None) -> CustomizationJob:
-        """The job as the customization API shows it: its backend's route, or (None) the door that it came through.
+        """The job as the customization API shows it: its backend's route, or (None) the shorthand, if it is in that.
 
         NotFound without it, and for a job of another kind.
         """
@@ -212,7 +213,7 @@ class Jobs(Named):
     def page_customization(
         self, workspace: str, asked: PageRequest, backend: str | None = None
     ) -> Page[CustomizationJob]:
-        """One page of a workspace's jobs of one backend, or (None) of all dialects, as their doors show them."""
+        """One page of a workspace's jobs of one backend, or (None) of all, in the shorthand if they are in that."""
         where = jobs.c.backend == backend if backend else jobs.c.source == SOURCE
 
         def read(rows: Sequence[RowMapping]) -> list[CustomizationJob]:
@@ -341,7 +342,7 @@ def _job(row: Mapping[str, Any]) -> Job:
 
 
 def _customization_job(row: Mapping[str, Any], steps: Sequence[Any], *, by_door: bool) -> CustomizationJob:
-    spec = row["asked"] if by_door and row["asked"] is not None else row["spec"]
+    spec = row["asked"] if by_door and row["door"] == SHORTHAND else row["spec"]
     return CustomizationJob.model_validate({**row, "spec": spec, "steps": steps})
 
 
