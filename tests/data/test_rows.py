@@ -170,7 +170,7 @@ def test_a_job_reads_rows_by_its_rules(run, put):
     put("train.jsonl", {"q": "x", "a": "y"})
     put("val.jsonl", {"q": "x", "b": "y"})
     with pytest.raises(BadRows, match=r"1 bad row: val\.jsonl line 1: key 'a': is missing"):
-        prepare(run, plan(), [].append, RowRules(prompt_template="{q} {a}"))
+        prepare(run, plan(data={"prompt_template": "{q} {a}"}), [].append)
 
 
 def test_arguments_of_calls_reach_the_template_as_objects_and_nulls_not_at_all(run):

@@ -60,7 +60,6 @@ def test_what_the_table_allows_is_not_refused(row: Capability) -> None:
         ("training.lora.merge", True),
         ("training.precision", "fp8"),
         ("training.attn_implementation", "flash_attention_2"),
-        ("dataset.prompt_template", "{a}"),
         ("batch.sequence_packing", True),
         ("parallelism.num_gpus_per_node", 2),
         ("integrations", {"mlflow": {}}),

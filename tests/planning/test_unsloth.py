@@ -10,8 +10,7 @@ import pytest
 
 from tests.planning.knobs import TWO_LAYERS, UNSLOTH, with_leaf
 from tunesmith.data.schedule import total_steps, validation_steps
-from tunesmith.data.template import ChatTemplate
-from tunesmith.errors import DataError, Invalid, NotBuilt
+from tunesmith.errors import Invalid, NotBuilt
 from tunesmith.handoff.plan import Epochs
 from tunesmith.planning.submission import Lowered, Result, Written
 from tunesmith.planning.unsloth import canonical, lower, named, needs, result
@@ -78,11 +77,10 @@ def test_no_row_is_held_back_and_the_last_step_is_the_only_one_measured() -> Non
     assert lowered(dataset__validation_path="held-out").plan.data.validation == "files"
 
 
-def test_messages_without_apply_chat_template_are_refused_with_that_hint() -> None:
-    messages = [{"role": "user", "content": "hi"}]
-    with pytest.raises(DataError, match=r"dataset.apply_chat_template is false, .* set it to true"):
-        ChatTemplate(lowered().plan.data.chat_template, {}).render(messages)
-    assert lowered(dataset__apply_chat_template=True).plan.data.chat_template == "{{ messages }}"
+def test_rows_are_read_as_the_dialect_has_them() -> None:
+    data = lowered(dataset__text_field="body").plan.data
+    assert (data.text_field, data.conversations, data.columns) == ("body", False, False)
+    assert lowered(dataset__apply_chat_template=True).plan.data.conversations
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,16 @@ def up(
             "Everybody on the machine can read a command line: a password belongs into TUNESMITH_DATABASE_URL."
         ),
     ] = None,
+    leave_running: Annotated[
+        bool | None,
+        typer.Option("--leave-running", help="When it stops, let jobs go on; else they leave a checkpoint and wait."),
+    ] = None,
 ) -> None:
-    """Start the platform on this machine. Ctrl-C stops it.
+    """Start the platform on this machine. Ctrl-C stops it; jobs that train leave a checkpoint, and the next start goes
+    on with them.
 
-    What is not given is taken from TUNESMITH_HOST, TUNESMITH_PORT, TUNESMITH_DATA_DIR and TUNESMITH_DATABASE_URL.
+    What is not given is taken from TUNESMITH_HOST, TUNESMITH_PORT, TUNESMITH_DATA_DIR, TUNESMITH_DATABASE_URL and
+    TUNESMITH_LEAVE_RUNNING.
     """
     _refuse_client_alone()
     from tunesmith.server.main import serve
@@ -63,6 +69,7 @@ def up(
         "port": port,
         "data_dir": data_dir and data_dir.expanduser(),
         "database_url": database_url,
+        "leave_running": leave_running,
     }
     serve(replace(Settings.from_environment(), **{key: value for key, value in given.items() if value is not None}))
 

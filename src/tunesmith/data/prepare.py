@@ -43,8 +43,9 @@ class _Counts:
     dropped: int = 0
 
 
-def prepare(run: Path, plan: Plan, log: Log, rules: RowRules = RowRules()) -> Prepared:  # noqa: B008 - frozen
+def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     """Write `data/` and `data.json` into the run; DataError with all that is wrong if the rows cannot be trained on."""
+    rules = _rules(plan.data)
     training_files, validation_files = _find(run, plan.data, log)
     log(Preparing(rows=0))
     encoder = _encoder(run, plan.data)
@@ -78,6 +79,10 @@ def prepare(run: Path, plan: Plan, log: Log, rules: RowRules = RowRules()) -> Pr
     prepared.write(run / PREPARED_FILE)
     log(_summary(prepared))
     return prepared
+
+
+def _rules(plan: DataPart) -> RowRules:
+    return RowRules(plan.text_field, plan.prompt_template, plan.conversations, plan.columns)
 
 
 def _find(run: Path, part: DataPart, log: Log) -> tuple[list[NamedFile], list[NamedFile]]:

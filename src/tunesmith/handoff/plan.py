@@ -80,6 +80,14 @@ class DataPart(Handed):
     when there are ten."""
     seed: int
     """Draws the split."""
+    text_field: str = "text"
+    """The key of a row whose text is trained on whole."""
+    prompt_template: str = ""
+    """Two placeholders that name the keys of prompt and completion; "" = rows say themselves what they are."""
+    conversations: bool = True
+    """Whether rows with messages are rendered; else they are refused."""
+    columns: bool = True
+    """Whether rows of two texts and no known key are taken as prompt and completion."""
 
 
 class LoraPart(Handed):

@@ -1,11 +1,13 @@
 """Automodel spec + model facts -> Plan: every decision of a run that does not depend on counting tokens.
 
-Pure: no network, clock, randomness or torch. Called by `control.jobs.submit`; what cannot be lowered is refused here,
+Pure: no network, clock, randomness or torch. Called by `control/submission.py`; what cannot be lowered is refused here,
 lawful but unbuilt values last of all.
 """
 
 from __future__ import annotations
 
+from tunesmith.data.rows import RowParser, RowRules
+from tunesmith.errors import DataError, Invalid
 from tunesmith.handoff.plan import (
     Cadence,
     DataPart,
@@ -136,6 +138,7 @@ def lower(
             validation="files" if spec.dataset.validation else "split",
             split_fraction=SPLIT_FRACTION,
             seed=seed,
+            prompt_template=spec.dataset.prompt_template or "",
         ),
         adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules),
         optimizer=_optimizer(spec.optimizer),
@@ -154,6 +157,11 @@ def _refuse_unlawful(
     spec: AutomodelSpec, facts: ModelFacts, model: str, teacher: ModelFacts | None, devices_here: int | None
 ) -> None:
     refuse_models_without_answers(facts, model, "model")
+    if spec.dataset.prompt_template:
+        try:
+            RowParser(RowRules(prompt_template=spec.dataset.prompt_template))
+        except DataError as error:
+            raise Invalid(error.message) from None
     if spec.training.makes_adapter:
         refuse_embedding(
             facts,

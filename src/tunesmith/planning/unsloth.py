@@ -54,11 +54,6 @@ ONLY_AT_THE_END = EverySteps(steps=2**40)
 """More steps than any run has. The engine exports the best of the measured steps: so it measures the last one only."""
 UNCLIPPED = sys.float_info.max
 """A norm that no gradient exceeds."""
-NO_MESSAGES = (
-    "{{ raise_exception('dataset.apply_chat_template is false, so rows with messages are not rendered; "
-    "set it to true, or use rows with prompt and completion') }}"
-)
-"""A chat template that says what is missing, by file and line, where a row needs one."""
 DECAY: dict[str, Literal["cosine", "linear", "constant"]] = {
     "linear": "linear",
     "cosine": "cosine",
@@ -139,11 +134,14 @@ def lower(
         method="sft",
         model=ModelPart(name=model, attention="sdpa", compute="bf16"),
         data=DataPart(
-            chat_template=(chat_template or facts.chat_template) if spec.dataset.apply_chat_template else NO_MESSAGES,
+            chat_template=chat_template or facts.chat_template,
             sequence_limit=limit,
             validation="files" if spec.dataset.validation_path else "split",
             split_fraction=0.0,
             seed=spec.schedule.seed,
+            text_field=spec.dataset.text_field,
+            conversations=spec.dataset.apply_chat_template,
+            columns=False,
         ),
         adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules),
         optimizer=_optimizer(spec),
