@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -163,11 +164,11 @@ def events_path(run: Path, attempt: int) -> Path:
 
 
 class EventLog:
-    """Appends events to a file, a whole line at a time."""
+    """Appends events to a file, a whole line at a time, whichever thread speaks."""
 
     def __init__(self, path: Path) -> None:
         """Cuts off half a line that a killed process left; no reader has taken it."""
-        self._file = path.open("a+b", buffering=0)
+        self._file, self._turn = path.open("a+b", buffering=0), threading.Lock()
         said = self._file.seek(0, os.SEEK_END)
         if said and os.pread(self._file.fileno(), 1, said - 1) != b"\n":
             self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
@@ -175,15 +176,16 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Write one line or nothing. Flushed to the kernel at once; to disk for everything but progress."""
         line = (json.dumps(event.model_dump(mode="json"), separators=(",", ":"), allow_nan=True) + "\n").encode()
-        said = os.fstat(self._file.fileno()).st_size
-        try:
-            while line:
-                line = line[self._file.write(line) :]  # a disk that gets full takes a part
-        except OSError:
-            self._file.truncate(said)
-            raise
-        if not isinstance(event, Progress | Preparing):
-            os.fsync(self._file.fileno())
+        with self._turn:
+            said = os.fstat(self._file.fileno()).st_size
+            try:
+                while line:
+                    line = line[self._file.write(line) :]  # a disk that gets full takes a part
+            except OSError:
+                self._file.truncate(said)
+                raise
+            if not isinstance(event, Progress | Preparing):
+                os.fsync(self._file.fileno())
 
 
 def read_events(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[Event], int]:

@@ -20,6 +20,7 @@ from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
 from tunesmith.train.signals import Doorbell, ToldToEnd, end_by_sigterm
+from tunesmith.train.trackers import Following, trackers_of
 
 RECIPES = {"sft": sft}
 """Plan.method -> the function that runs it."""
@@ -34,9 +35,21 @@ def main(run: Path) -> int:
     """
     doorbell = Doorbell()
     doorbell.listen()
-    log = EventLog(events_path(run, int(os.environ.get("TUNESMITH_ATTEMPT", "1"))))
+    log = Following(EventLog(events_path(run, int(os.environ.get("TUNESMITH_ATTEMPT", "1")))))
+    try:
+        status = _train(run, log, doorbell)
+    except ToldToEnd:
+        log.close()
+        end_by_sigterm()
+    if not log.close():
+        os._exit(status)  # a tracker's library would go on waiting for its server
+    return status
+
+
+def _train(run: Path, log: Following, doorbell: Doorbell) -> int:
     try:
         plan, prepared = Plan.read(run / PLAN_FILE), Prepared.read(run / PREPARED_FILE)
+        log.bring(trackers_of(plan, run))
         torch.set_num_threads(_threads())
         for message in _cautions(plan, prepared):
             log(Warned(message=message))
@@ -45,7 +58,7 @@ def main(run: Path) -> int:
         RECIPES[plan.method](Job(run, plan, prepared, device, log, doorbell, crew))
         crew.close()
     except ToldToEnd:
-        end_by_sigterm()
+        raise
     except TunesmithError as error:
         log(Failed(type=error.code, message=error.message, detail=traceback.format_exc()))
         return 1

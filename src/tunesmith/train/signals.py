@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import NoReturn
 
 
 class ToldToEnd(Exception):
@@ -25,7 +26,8 @@ class Doorbell:
         self.told_to_end |= number == signal.SIGTERM
 
 
-def end_by_sigterm() -> None:
+def end_by_sigterm() -> NoReturn:
     """End as if nobody had listened, so that whoever looks sees a run that was killed, not one that failed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.raise_signal(signal.SIGTERM)
+    raise AssertionError("SIGTERM ends a process that does not listen")
