@@ -35,8 +35,22 @@ def test_a_pipe_gets_json():
 
 def test_a_terminal_gets_a_table():
     result = run(Platform(page(samples.JOB)), "--output", "table", "jobs", "list")
-    assert result.stdout.splitlines()[0].split() == ["NAME", "STATUS", "PROGRESS", "MODEL", "CREATED"]
-    assert result.stdout.splitlines()[1].split()[:4] == ["first", "active", "40%", "default/smol"]
+    assert result.stdout.splitlines()[0].split() == ["NAME", "STATUS", "PROGRESS", "BACKEND", "MODEL", "CREATED"]
+    assert result.stdout.splitlines()[1].split()[:5] == ["first", "active", "40%", "automodel", "default/smol"]
+
+
+def test_a_list_shows_jobs_of_every_kind():
+    others = [
+        {**samples.JOB, "name": "second", "status_details": {"backend": "unsloth"}, "spec": samples.SPECS["unsloth"]},
+        {**samples.JOB, "name": "third", "status_details": {}, "source": "evaluator", "spec": {}},
+    ]
+    platform = Platform(page(*others))
+    result = run(platform, "--output", "table", "jobs", "list", "--status", "active,paused", "--source", "unsloth")
+    assert [line.split()[:5] for line in result.stdout.splitlines()[1:]] == [
+        ["second", "active", "-", "unsloth", "default/smol"],
+        ["third", "active", "-", "evaluator", "-"],
+    ]
+    assert "filter%5Bstatus%5D=active%2Cpaused&filter%5Bsource%5D=unsloth" in platform.sent[0]
 
 
 def test_an_empty_table_says_what_to_do():
@@ -47,7 +61,6 @@ def test_an_empty_table_says_what_to_do():
 @pytest.mark.parametrize(
     ("command", "answer", "shown"),
     [
-        (["jobs", "show", "first"], state("active", step=3, max_steps=54, train_loss=1.5), ["3/54  loss 1.500"]),
         (["models", "show", "smol"], samples.MODEL, ["default/smol", "llama", "134,515,008", "triage"]),
         (["models", "list"], page(samples.MODEL), ["smol", "134,515,008"]),
         (["adapters", "list"], page(samples.ADAPTER), ["triage", "default/smol", "16", "yes"]),
@@ -122,11 +135,51 @@ def test_rules_only_the_platform_knows_read_the_same(spec):
     assert (result.exit_code, result.stderr) == (2, "spec.model: no such model\n")
 
 
-def test_a_backend_that_is_not_built_is_refused(tmp_path):
-    (tmp_path / "job.yaml").write_text("backend: rl\n" + SPEC)
-    result = run(Platform(), "jobs", "submit", str(tmp_path / "job.yaml"))
+@pytest.mark.parametrize("backend", ["automodel", "unsloth", "rl"])
+@pytest.mark.parametrize("said", ["in the file", "on the command line"])
+def test_a_job_goes_to_the_backend_that_is_named(tmp_path, backend, said):
+    path, platform = tmp_path / "job.json", Platform(samples.JOBS[backend])
+    spec = samples.SPECS[backend]
+    path.write_text(json.dumps({"backend": backend, **spec} if said == "in the file" else spec))
+    option = [] if said == "in the file" else ["--backend", backend]
+    result = run(platform, "jobs", "submit", str(path), *option)
+    assert result.exit_code == 0, result.output
+    assert platform.sent == [f"POST /apis/customization/v2/workspaces/default/{backend}/jobs"]
+    assert platform.body == {"spec": spec}
+
+
+def test_a_job_in_the_shorthand_goes_through_its_door(tmp_path):
+    path, platform = tmp_path / "job.json", Platform(samples.SHORTHAND_JOB)
+    path.write_text(json.dumps(samples.SHORTHAND))
+    result = run(platform, "--output", "table", "jobs", "submit", str(path), "--set", "training.peft.rank=4")
+    assert result.exit_code == 0, result.output
+    assert platform.sent == ["POST /apis/customization/v2/workspaces/default/jobs"]
+    assert platform.body["spec"]["training"]["peft"]["rank"] == 4
+
+
+def test_a_job_that_is_written_for_another_backend_is_told_so(tmp_path):
+    path, platform = tmp_path / "job.json", Platform()
+    path.write_text(json.dumps(samples.SPECS["unsloth"]))
+    result = run(platform, "jobs", "submit", str(path))
     assert result.exit_code == 2
-    assert "backend 'rl' is not built yet" in result.stderr
+    assert "is written for the unsloth backend" in result.stderr
+    assert "add `backend: unsloth` to it, or --backend unsloth to the command" in result.stderr
+    assert platform.sent == []
+
+
+def test_what_stands_beside_a_spec_goes_along(tmp_path):
+    document = {
+        "name": "inside",
+        "description": "as a file says",
+        "project": "mail",
+        "custom_fields": {"team": "mail", "priority": 1},
+        "spec": samples.JOB_SPEC,
+    }
+    path, platform = tmp_path / "job.json", Platform(samples.AUTOMODEL_JOB)
+    path.write_text(json.dumps(document))
+    result = run(platform, "jobs", "submit", str(path), "--name", "outside", "--priority", "7")
+    assert result.exit_code == 0, result.output
+    assert platform.body == {**document, "name": "outside", "custom_fields": {"team": "mail", "priority": 7}}
 
 
 def test_a_missing_file_is_one_line():
@@ -166,8 +219,50 @@ def test_a_watched_job_that_fails_says_why(spec):
     failed = state("error", error_details={"message": "train.jsonl line 3: no messages", "type": "DatasetFormatError"})
     result = run(Platform(samples.AUTOMODEL_JOB, failed), "jobs", "submit", spec, "--watch")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == "train.jsonl line 3: no messages"
+    assert result.stderr.splitlines()[-2:] == [
+        "train.jsonl line 3: no messages",
+        "`tunesmith jobs logs first` shows what its processes wrote",
+    ]
     assert json.loads(result.stdout)["status"] == "error"
+
+
+def test_a_watched_job_may_wait_rest_and_lose_its_server(spec):
+    gone = httpx.ConnectError("Connection refused")
+    queue = {"position": 2, "of": 3, "reason": "waits for 1 of 1 devices"}
+    platform = Platform(
+        samples.AUTOMODEL_JOB,
+        state("active", phase="queued", queue=queue),
+        state("active", phase="queued", queue={**queue, "position": 1}),
+        training(step=1, train_loss=2.5),
+        state("pausing", step=1, max_steps=54),
+        state("paused", paused_because="server stopped", paused_at_step=1),
+        *[gone] * 7,
+        state("resuming", phase="queued", queue={**queue, "position": 1, "of": 1}),
+        training(step=54, train_loss=0.5),
+        state("completed", step=54, max_steps=54),
+    )
+    result = run(platform, "--base-url", "http://here", "jobs", "submit", spec, "--watch")
+    assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    assert said[6].startswith("no answer, asking again for 5 minutes: cannot reach Tunesmith at http://here")
+    assert said[1:6] + said[7:] == [
+        "queued  2 of 3: waits for 1 of 1 devices",
+        "queued  1 of 3: waits for 1 of 1 devices",
+        "training  1/54  loss 2.500",
+        "pausing  1/54",
+        "paused  at step 1; the server was stopped, and goes on with it when it is up again",
+        "resuming  1 of 1: waits for 1 of 1 devices",
+        "training  54/54  loss 0.500",
+        "completed  54/54",
+    ]
+
+
+def test_a_platform_that_stays_away_is_not_waited_for_for_ever(spec, monkeypatch):
+    monkeypatch.setattr("tunesmith.cli.watch.PATIENCE_SECONDS", 0.0)
+    platform = Platform(by=lambda _: httpx.ConnectError("Connection refused"))
+    result = run(platform, "jobs", "watch", "first")
+    assert result.exit_code == 1
+    assert "cannot reach Tunesmith" in result.stderr
 
 
 def test_logs_are_the_lines_of_all_pages():
@@ -184,6 +279,76 @@ def test_a_job_is_cancelled():
     platform = Platform({**samples.JOB, "status": "cancelling"})
     assert run(platform, "--output", "table", "jobs", "cancel", "first").stdout == "first is cancelling\n"
     assert platform.sent[0].endswith("/jobs/first/cancel")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("pause", "pausing", "first is pausing; `tunesmith jobs resume first` lets it go on\n"),
+        ("resume", "resuming", "first is resuming; `tunesmith jobs watch first` follows it\n"),
+        ("pause", "completed", "first is completed\n"),
+    ],
+)
+def test_a_job_rests_and_goes_on(command, status, said):
+    platform = Platform({**samples.JOB, "status": status})
+    assert run(platform, "--output", "table", "jobs", command, "first").stdout == said
+    assert platform.sent[0].endswith(f"/jobs/first/{command}")
+
+
+def test_a_job_is_deleted():
+    platform = Platform(httpx.Response(204))
+    assert run(platform, "--output", "table", "jobs", "delete", "first").stdout == "first is deleted\n"
+    assert platform.sent == ["DELETE /apis/jobs/v2/workspaces/default/jobs/first"]
+
+
+def shown(job, **now):
+    """What `jobs show` says, a line of the table a line: {first word: the rest}."""
+    result = run(Platform({**samples.JOB, **job}, state(**now)), "--output", "table", "jobs", "show", "first")
+    assert result.exit_code == 0, result.output
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line[0] != " "}
+
+
+def test_show_says_where_a_job_waits_and_why():
+    queue = {"position": 2, "of": 5, "reason": "waits for 1 of 1 devices"}
+    card = shown({"custom_fields": {"priority": 3}}, status="active", phase="queued", queue=queue)
+    assert card["queue"] == "2 of 5: waits for 1 of 1 devices"
+    assert (card["status"], card["phase"], card["priority"]) == ("active", "queued", "3")
+    assert card["next"] == "`tunesmith jobs watch first` follows it"
+
+
+def test_show_says_how_a_running_job_is_doing():
+    now = {"step": 27, "max_steps": 54, "train_loss": 1.5, "attempt": 2, "resumed_from_step": 20, "backend": "unsloth"}
+    card = shown({"spec": samples.SPECS["unsloth"]}, status="active", warnings=["a row was cut"], **now)
+    assert card["progress"].startswith("27/54 loss 1.500")
+    assert card["attempt"] == "2, went on from the checkpoint of step 20"
+    assert (card["model"], card["dataset"], card["backend"]) == ("default/smol", "default/triage", "unsloth")
+    assert card["warnings"] == "a row was cut"
+
+
+def test_show_says_what_a_job_made_and_how_to_ask_it():
+    card = shown({}, status="completed", adapter="default/mail", exported_step=54, exported_because="the last step")
+    assert (card["makes"], card["weights"]) == ("adapter default/mail", "of step 54, the last step")
+    assert card["next"] == "`tunesmith deploy default/smol` serves it"
+    card = shown({}, status="completed", adapter="default/mail", deployment="default/d", replaced_version=1)
+    assert (card["deployment"], card["next"]) == ("default/d", "`tunesmith chat default/mail` talks to it")
+    assert card["makes"] == "adapter default/mail; what it was before is version 1"
+
+
+def test_show_says_why_a_job_failed_and_where_to_look():
+    card = shown({}, status="error", error_details={"message": "out of luck"})
+    assert card["error"] == "out of luck"
+    assert card["next"] == "`tunesmith jobs logs first` shows what its processes wrote"
+
+
+def test_show_says_how_a_paused_job_goes_on():
+    card = shown({}, status="paused", paused_at_step=7, paused_because="asked for")
+    assert card["paused"] == "at step 7; `tunesmith jobs resume first` lets it go on"
+
+
+def test_show_gives_a_pipe_the_job_with_its_steps():
+    told = run(Platform(samples.JOB, state("active", steps=[samples.step("training", "active")])), "jobs", "show", "x")
+    answer = json.loads(told.stdout)
+    assert (answer["spec"], [step["name"] for step in answer["steps"]]) == (samples.JOB_SPEC, ["training"])
 
 
 def test_a_model_is_served_with_its_adapters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunesmith.cli import specfile
-from tunesmith.errors import Invalid, NotBuilt
+from tunesmith.errors import Invalid
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,53 @@ def test_json_and_yaml_say_the_same(tmp_path):
     assert read[0] == read[1] == specfile.JobFile({"model": "m", "batch": {"global_batch_size": 8}})
 
 
-def test_another_backend_is_not_built(tmp_path):
-    (tmp_path / "a.yaml").write_text("backend: unsloth\n")
-    with pytest.raises(NotBuilt, match="'unsloth' is not built yet; this version has automodel"):
-        specfile.read(str(tmp_path / "a.yaml"))
+def written(tmp_path, text):
+    (tmp_path / "job.yaml").write_text(text)
+    return str(tmp_path / "job.yaml")
+
+
+def test_a_name_may_stand_beside_the_fields(tmp_path):
+    path = written(tmp_path, "name: first\nproject: mail\nmodel: m\n")
+    assert specfile.read(path) == specfile.JobFile({"model": "m"}, name="first", project="mail")
+
+
+def test_the_command_line_and_the_file_may_not_contradict(tmp_path):
+    path = written(tmp_path, "backend: unsloth\nmodel: {name: m}\n")
+    assert specfile.read(path, backend="unsloth").backend == "unsloth"
+    with pytest.raises(Invalid, match=r"--backend rl: .* says `backend: unsloth`; change the one or the other"):
+        specfile.read(path, backend="rl")
+
+
+def test_an_unknown_backend_is_told_which_there_are(tmp_path):
+    with pytest.raises(Invalid, match="backend 'axolotl' is none of automodel, unsloth and rl"):
+        specfile.read(written(tmp_path, "backend: axolotl\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ("model: m\ndataset: {training: d}\ntraining: {}\n", "automodel"),
+        ("model: m\ndataset: d\ntraining: {type: sft, peft: {rank: 8}}\n", "shorthand"),
+        ("model: m\ndataset: d\ntraining: {type: sft, epochs: 2}\n", "shorthand"),
+        ("model: m\ndataset: d\ntraining: {type: dpo, peft: {rank: 8}}\n", "shorthand"),
+        ("model: m\ndataset: d\ntraining: {epochs: 2}\n", "automodel"),
+        ("model: m\ndataset: {training: d}\ntraining: {}\nhardware: {}\n", "automodel"),
+    ],
+)
+def test_a_file_that_does_not_say_whose_it_is(tmp_path, text, backend):
+    assert specfile.read(written(tmp_path, text)).backend == backend
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ("model: {name: m}\ndataset: {path: d}\n", "unsloth"),
+        ("model: m\ndataset: d\ntraining: {type: dpo, epochs: 2}\n", "rl"),
+        ("model: m\ndataset: d\ntraining: {type: grpo}\n", "rl"),
+    ],
+)
+def test_a_file_that_fits_another_backend_only_is_told_so(tmp_path, text, backend):
+    path = written(tmp_path, text)
+    with pytest.raises(Invalid, match=f"written for the {backend} backend.*--backend {backend}"):
+        specfile.read(path)
+    assert specfile.read(path, backend=backend).backend == backend

@@ -6,10 +6,13 @@ import io
 import re
 
 from rich.console import Console
+from rich.progress import Progress
 
 from tests.client import samples
 from tests.client.samples import Platform, state
+from tunesmith.api.jobs import JobState
 from tunesmith.cli import watch
+from tunesmith.client.errors import APIError
 
 
 def test_the_bar_shows_phase_step_loss_speed_and_time_left():
@@ -28,9 +31,23 @@ def test_the_bar_shows_phase_step_loss_speed_and_time_left():
     assert re.search(r"completed ━+ 54/54  loss 0\.250", screen.getvalue())
 
 
-def test_phases_are_said_in_words():
-    from tunesmith.api.jobs import JobState
+def test_the_bar_shows_why_a_job_waits_and_that_nobody_answers():
+    bar = Progress()
+    view = watch.BarView(Console(file=io.StringIO()), bar)
+    queue = {"position": 2, "of": 5, "reason": "waits for 1 of 1 devices"}
+    view.show(JobState.model_validate(state("active", phase="queued", queue=queue)))
+    (task,) = bar.tasks
+    assert (task.description, task.fields["numbers"]) == ("queued", "2 of 5: waits for 1 of 1 devices")
+    view.silence(APIError("nobody there"))
+    assert task.description == "no answer, asking again"
+    view.show(JobState.model_validate(state("paused", paused_at_step=3)))
+    assert (task.description, task.fields["numbers"]) == (
+        "paused",
+        "at step 3; `tunesmith jobs resume first` lets it go on",
+    )
 
+
+def test_phases_are_said_in_words():
     def phase(*steps, status="active"):
         return watch.phase_of(JobState.model_validate(state(status, steps=list(steps))))
 

@@ -27,29 +27,29 @@ class Call(NamedTuple):
         return self.method.removeprefix("customization.").partition(".")[0]
 
 
-def dialect(backend: str, spec: dict[str, Any]) -> list[Call]:
-    """The calls of one dialect."""
-    jobs, one, job = f"customization.{backend}.jobs", {"name": "first"}, samples.JOBS[backend]
+def customization(below: str, route: str, spec: dict[str, Any], job: dict[str, Any]) -> list[Call]:
+    """The calls of one dialect, or of the shorthand."""
+    jobs, one = f"customization.{below}jobs", {"name": "first"}
     return [
         Call(
             f"{jobs}.create",
             {"workspace": "ws", "name": "first", "spec": spec},
             "POST",
-            "BACKEND_JOBS",
+            f"{route}_JOBS",
             job,
             body={"name": "first", "spec": spec},
             parts={"workspace": "ws"},
         ),
-        Call(f"{jobs}.list", {}, "GET", "BACKEND_JOBS", page(job)),
-        Call(f"{jobs}.retrieve", one, "GET", "BACKEND_JOB", job),
-        Call(f"{jobs}.get_status", one, "GET", "BACKEND_JOB_STATUS", samples.state("active")),
-        Call(f"{jobs}.cancel", one, "POST", "BACKEND_JOB_CANCEL", job),
-        Call(f"{jobs}.delete", one, "DELETE", "BACKEND_JOB", httpx.Response(204)),
+        Call(f"{jobs}.list", {}, "GET", f"{route}_JOBS", page(job)),
+        Call(f"{jobs}.retrieve", one, "GET", f"{route}_JOB", job),
+        Call(f"{jobs}.get_status", one, "GET", f"{route}_JOB_STATUS", samples.state("active")),
+        Call(f"{jobs}.cancel", one, "POST", f"{route}_JOB_CANCEL", job),
+        Call(f"{jobs}.delete", one, "DELETE", f"{route}_JOB", httpx.Response(204)),
         Call(
             f"{jobs}.get_logs",
             {"name": "first", "limit": 5, "page_cursor": "a/b"},
             "GET",
-            "BACKEND_JOB_LOGS",
+            f"{route}_JOB_LOGS",
             samples.LOG_PAGE,
             query="limit=5&page_cursor=a%2Fb",
         ),
@@ -275,7 +275,12 @@ CALLS = [
     Call(
         "adapters.update", {"name": "triage", "enabled": True}, "PATCH", "ADAPTER", samples.ADAPTER, {"enabled": True}
     ),
-    *(call for backend, spec in samples.SPECS.items() for call in dialect(backend, spec)),
+    *(
+        call
+        for backend, spec in samples.SPECS.items()
+        for call in customization(f"{backend}.", "BACKEND", spec, samples.JOBS[backend])
+    ),
+    *customization("", "SHORTHAND", samples.SHORTHAND, samples.SHORTHAND_JOB),
     Call(
         "jobs.list",
         {"status": "error"},
@@ -396,7 +401,7 @@ MADE_OF_OTHERS = {
 NOT_BUILT = "the platform does not have it yet"
 NOT_ASKED = {
     "HUB": "what the Hugging Face libraries ask, by HF_ENDPOINT",
-    "SHORTHAND_JOB": NOT_BUILT,
+    "LEGACY": "what the client of the older microservice asks",
     "BACKEND_JOB_RESULT": NOT_BUILT,
     "BACKEND_JOB_DOWNLOAD": NOT_BUILT,
     "JOB_STEP": NOT_BUILT,

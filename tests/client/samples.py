@@ -117,7 +117,7 @@ JOB = {
     "platform_spec": {"steps": []},
     "fileset": "job-fileset-first",
     "status": "active",
-    "status_details": {"percentage_done": 40},
+    "status_details": {"percentage_done": 40, "backend": "automodel"},
     "error_details": None,
     **STAMPS,
 }
@@ -141,6 +141,12 @@ JOBS = {
     for backend, spec in SPECS.items()
 }
 """A job of each dialect."""
+SHORTHAND = {
+    "model": "default/smol",
+    "dataset": "fileset://default/triage",
+    "training": {"type": "sft", "peft": {"type": "lora", "rank": 8, "alpha": 32}, "epochs": 3},
+}
+SHORTHAND_JOB = {**AUTOMODEL_JOB, "spec": {**SHORTHAND, "output": {"name": "out"}}}
 LOG_LINE = {"timestamp": AT, "job": "first", "job_step": "training", "job_task": "t", "message": "hello"}
 LOG_PAGE = {"data": [LOG_LINE], "total": 1, "next_page": None, "prev_page": None}
 CONFIG = {

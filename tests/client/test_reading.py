@@ -10,7 +10,7 @@ import pytest
 
 from tests.client import samples
 from tests.client.samples import Platform, events, page, state
-from tunesmith.client.errors import APIError, DeploymentFailed, WaitTimeoutError
+from tunesmith.client.errors import APIError, DeploymentFailed, NotFoundError, WaitTimeoutError
 
 
 def models(*names):
@@ -143,6 +143,24 @@ def test_waiting_for_a_job_ends_with_the_time():
     platform = Platform(state("active"))
     with pytest.raises(WaitTimeoutError, match="still active after 0 s"):
         platform.client().jobs.wait("first", timeout=0)
+
+
+@pytest.mark.parametrize("silence", [[httpx.ConnectError("refused")] * 3, [httpx.Response(502)] * 3])
+def test_a_platform_that_goes_away_for_a_while_is_waited_for(silence):
+    platform = Platform(state("active"), *silence, *silence, state("resuming"), state("completed"))
+    heard, missed = [], []
+    platform.client().jobs.wait(
+        "first", patience=60, on_status=lambda it: heard.append(it.status), on_silence=missed.append
+    )
+    assert heard == ["active", "resuming", "completed"]
+    assert len(missed) == 2
+
+
+def test_nobody_waits_for_a_platform_without_patience_or_for_a_job_that_is_gone():
+    with pytest.raises(APIError, match="cannot reach"):
+        Platform(*[httpx.ConnectError("refused")] * 3).client().jobs.wait("first")
+    with pytest.raises(NotFoundError):
+        Platform(httpx.Response(404)).client().jobs.wait("first", patience=60)
 
 
 def line(text):

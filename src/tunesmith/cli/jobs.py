@@ -1,26 +1,29 @@
-"""`tunesmith jobs`: submit a job from a file, follow it, stop it."""
+"""`tunesmith jobs`: submit a job from a file, follow it, let it rest, stop it."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tunesmith.cli import lists, render, specfile
-from tunesmith.cli.session import FAILED, INTERRUPTED, MISUSED, Session, complain, note, session
+from tunesmith.cli.session import FAILED, INTERRUPTED, MISUSED, Session, complain, make_sure, note, session
 from tunesmith.errors import Invalid
 
 if TYPE_CHECKING:
-    from tunesmith.api.jobs import Job, JobState
+    from tunesmith.api.jobs import CustomizationJob, Job
 
 app = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
+
+Backend = Literal["automodel", "unsloth", "rl"]
 
 COLUMNS: render.Columns[Job] = {
     "NAME": lambda job: job.name,
     "STATUS": lambda job: job.status,
     "PROGRESS": lambda job: _percent(job.status_details.get("percentage_done")),
-    "MODEL": lambda job: job.spec.get("model"),
+    "BACKEND": lambda job: job.status_details.get("backend") or job.source,
+    "MODEL": lambda job: _model(job),
     "CREATED": lambda job: job.created_at,
 }
 
@@ -29,20 +32,31 @@ COLUMNS: render.Columns[Job] = {
 def submit(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="YAML or JSON with the job's spec; - reads the standard input.")],
-    name: Annotated[str | None, typer.Option(help="Name of the job; one is made if none is given.")] = None,
+    backend: Annotated[
+        Backend | None, typer.Option(help="Whose spec it is, if the file does not say (default: automodel).")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Set a field, as in training.lora.rank=64. Repeatable."),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job; one is made if none is given.")] = None,
+    description: lists.Description = None,
     project: lists.Project = None,
+    priority: Annotated[int | None, typer.Option(help="Who goes first: the higher, the sooner (default: 0).")] = None,
     watched: Annotated[bool, typer.Option("--watch", help="Show progress until the job ends.")] = False,
 ) -> None:
     """Submit a job."""
     shell = session(ctx)
     try:
-        job = specfile.read(file, assignments or ())
-        made = shell.client.customization.automodel.jobs.create(
-            spec=job.spec, name=name or job.name, description=job.description, project=project
+        job = specfile.read(file, assignments or (), backend)
+        fields = job.custom_fields if priority is None else {**(job.custom_fields or {}), "priority": priority}
+        made = _calls(shell, job.backend).create(
+            spec=job.spec,
+            name=name or job.name,
+            description=description or job.description,
+            project=project or job.project,
+            ownership=job.ownership,
+            custom_fields=fields,
         )
     except Invalid as error:
         complain(error.message)
@@ -69,6 +83,9 @@ def watch_job(ctx: typer.Context, name: str) -> None:
 def list_jobs(
     ctx: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only those in this state; several with commas.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only those of this backend, of customization, or of whoever submitted them.")
+    ] = None,
     filter: lists.Filter = None,
     sort: lists.Sort = None,
     limit: lists.Limit = None,
@@ -79,28 +96,18 @@ def list_jobs(
     shell = session(ctx)
     asked = lists.Asked(filter, sort, limit, all_workspaces, project)
     nothing = "no jobs yet; `tunesmith jobs submit FILE` makes one"
-    lists.show(shell, shell.client.jobs.list, COLUMNS, nothing, asked, status=status)
+    if status or source:
+        nothing = "nothing fits"
+    lists.show(shell, shell.client.jobs.list, COLUMNS, nothing, asked, status=status, source=source)
 
 
 @app.command()
 def show(ctx: typer.Context, name: str) -> None:
-    """How a job is doing."""
-    from tunesmith.api.jobs import JobStatus
-    from tunesmith.cli.watch import failure_of, numbers_of, phase_of
+    """What a job is, how it is doing, and what can be done next."""
+    from tunesmith.cli.jobcard import CARD, Card
 
     shell = session(ctx)
-    columns: render.Columns[JobState] = {
-        "job": lambda state: state.name,
-        "status": lambda state: state.status,
-        "phase": lambda state: phase_of(state) if state.status is JobStatus.ACTIVE else None,
-        "progress": lambda state: numbers_of(state.status_details),
-        "error": lambda state: failure_of(state) if state.status is JobStatus.ERROR else None,
-        "warnings": lambda state: "\n".join(map(str, state.status_details.get("warnings") or [])),
-        "steps": lambda state: "\n".join(f"{step.name}: {step.status}" for step in state.steps),
-        "created": lambda state: state.created_at,
-        "updated": lambda state: state.updated_at,
-    }
-    render.one(shell, shell.client.jobs.get_status(name), columns)
+    render.one(shell, Card(shell.client.jobs.retrieve(name), shell.client.jobs.get_status(name)), CARD)
 
 
 @app.command()
@@ -127,13 +134,43 @@ def logs(
 
 @app.command()
 def cancel(ctx: typer.Context, name: str) -> None:
-    """Ask a job to end."""
+    """Ask a job to end. One that has ended stays as it is."""
     shell = session(ctx)
-    job = shell.client.jobs.cancel(name)
-    if shell.json:
-        render.print_json(job.model_dump(mode="json"))
-        return
-    typer.echo(f"{job.name} is {job.status}")
+    _changed(shell, shell.client.jobs.cancel(name))
+
+
+@app.command()
+def pause(ctx: typer.Context, name: str) -> None:
+    """Let a job leave a checkpoint and rest; its devices are free then."""
+    shell = session(ctx)
+    job = shell.client.jobs.pause(name)
+    _changed(shell, job, "" if job.status.final else f"`tunesmith jobs resume {job.name}` lets it go on")
+
+
+@app.command()
+def resume(ctx: typer.Context, name: str) -> None:
+    """Let a paused job go on from its checkpoint, when its turn comes."""
+    shell = session(ctx)
+    job = shell.client.jobs.resume(name)
+    _changed(shell, job, "" if job.status.final else f"`tunesmith jobs watch {job.name}` follows it")
+
+
+@app.command()
+def delete(ctx: typer.Context, name: str, yes: lists.Yes = False) -> None:
+    """Remove a job, its log and its checkpoints; one that runs is ended first. What it made stays."""
+    shell = session(ctx)
+    make_sure(f"Delete job {name} with its log and checkpoints?", yes)
+    shell.client.jobs.delete(name)
+    render.gone(shell, name)
+
+
+# -- what commands share -----------------------------------------------------------------------------------------------
+
+
+def _calls(shell: Session, backend: str) -> Any:
+    """The SDK's jobs in this dialect, or in the shorthand."""
+    customization = shell.client.customization
+    return customization.jobs if backend == specfile.SHORTHAND else getattr(customization, backend).jobs
 
 
 def _finish(shell: Session, name: str) -> None:
@@ -152,9 +189,24 @@ def _finish(shell: Session, name: str) -> None:
         render.print_json(state.model_dump(mode="json"))
     if state.status is not JobStatus.COMPLETED:
         complain(failure_of(state) if state.status is JobStatus.ERROR else f"job '{name}' was cancelled")
+        if state.status is JobStatus.ERROR:
+            note(f"`tunesmith jobs logs {name}` shows what its processes wrote")
         raise typer.Exit(FAILED)
     if not shell.json:
         typer.echo(f"{name} is completed")
+
+
+def _changed(shell: Session, job: Job | CustomizationJob, way_on: str = "") -> None:
+    """Say what a job is now."""
+    if shell.json:
+        render.print_json(job.model_dump(mode="json"))
+        return
+    typer.echo(f"{job.name} is {job.status}" + (f"; {way_on}" if way_on else ""))
+
+
+def _model(job: Job) -> str | None:
+    model = job.spec.get("model")
+    return model.get("name") if isinstance(model, dict) else model
 
 
 def _percent(value: object) -> str | None:

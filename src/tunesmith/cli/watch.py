@@ -1,4 +1,7 @@
-"""A job's progress: a bar on a terminal, a line now and then elsewhere. The demonstration uses it, too."""
+"""A job's progress: a bar on a terminal, a line now and then elsewhere. The demonstration uses it, too.
+
+A platform that is started again meanwhile is waited for.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from tunesmith.api.base import JsonObject
 from tunesmith.api.jobs import DOWNLOAD, REGISTRATION, TRAINING, UPLOAD, JobState, JobStatus
+from tunesmith.client.errors import APIError
 from tunesmith.client.sync.client import Tunesmith
 
 PHASES = {
@@ -21,14 +25,23 @@ PHASES = {
 }
 """What a step's time is spent on, as long as the step says nothing more exact."""
 
+PATIENCE_SECONDS = 300.0
+"""That a platform which does not answer is asked again: it may be on its way back."""
+SERVER_STOPPED = "server stopped"
+"""Why a job rests that goes on by itself."""
 LINES_PER_JOB = 20
 """Without a terminal, progress is told at every twentieth of the way."""
 
 
 def watch(client: Tunesmith, name: str, workspace: str | None = None, console: Console | None = None) -> JobState:
-    """Show a job's progress until it is completed, failed or cancelled; returns its last state."""
+    """Show a job's progress until it is completed, failed or cancelled; returns its last state.
+
+    APIConnectionError when the platform stays away for PATIENCE_SECONDS.
+    """
     with progress_view(console or Console(stderr=True)) as view:
-        return client.jobs.wait(name, workspace=workspace, on_status=view.show)
+        return client.jobs.wait(
+            name, workspace=workspace, on_status=view.show, on_silence=view.silence, patience=PATIENCE_SECONDS
+        )
 
 
 @contextmanager
@@ -53,27 +66,39 @@ class JobView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._phase = ""
-        self._part = -1
+        self._told: tuple[str, object] = ("", -1)
         self._warned: set[str] = set()
+        self._silent = False
 
     def show(self, state: JobState) -> None:
         """Take in what the job says now."""
+        self._silent = False
         for warning in state.status_details.get("warnings") or []:
             if str(warning) not in self._warned:
                 self._warned.add(str(warning))
                 self._console.print(f"[yellow]warning:[/] {escape(str(warning))}", highlight=False, soft_wrap=True)
         self._draw(state)
 
+    def silence(self, error: APIError) -> None:
+        """Take in that nobody answers."""
+        if not self._silent:
+            self._silent = True
+            self._told = ("", -1)  # whatever comes after it is worth a line
+            self._lose(error)
+
     def _draw(self, state: JobState) -> None:
-        phase, details = phase_of(state), state.status_details
-        step, steps = steps_of(details)
-        part = step * LINES_PER_JOB // steps if steps else 0
-        if (phase, part) == (self._phase, self._part):
+        phase, beside = phase_of(state), beside_of(state)
+        step, steps = steps_of(state.status_details)
+        part: object = beside if waits(state) else step * LINES_PER_JOB // steps if steps else 0
+        if (phase, part) == self._told:
             return
-        self._phase, self._part = phase, part
-        said = "  ".join(filter(None, [phase, numbers_of(details) if step else ""]))
+        self._told = (phase, part)
+        said = "  ".join(filter(None, [phase, beside if step or waits(state) else ""]))
         self._console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+    def _lose(self, error: APIError) -> None:
+        said = f"no answer, asking again for {PATIENCE_SECONDS / 60:.0f} minutes: {error}"
+        self._console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 class BarView(JobView):
@@ -92,10 +117,13 @@ class BarView(JobView):
             description=phase_of(state),
             total=steps or (1 if done else None),
             completed=(steps or 1) if done else step,
-            numbers=numbers_of(state.status_details),
+            numbers=beside_of(state),
         )
         if state.status.final:
             self._bar.stop_task(self._task)
+
+    def _lose(self, error: APIError) -> None:  # noqa: ARG002 the bar has no room for it
+        self._bar.update(self._task, description="no answer, asking again")
 
 
 def phase_of(state: JobState) -> str:
@@ -107,6 +135,38 @@ def phase_of(state: JobState) -> str:
     if said and str(said) != "completed":
         return str(said).replace("_", " ")
     return PHASES.get(active.name, active.name) if active else str(state.status)
+
+
+def waits(state: JobState) -> bool:
+    """Whether the job stands in a queue, or rests."""
+    return bool(queue_of(state) or pause_of(state))
+
+
+def beside_of(state: JobState) -> str:
+    """What is worth saying beside the phase: why it waits, why it rests, or how far it is."""
+    return queue_of(state) or pause_of(state) or numbers_of(state.status_details)
+
+
+def queue_of(state: JobState) -> str:
+    """`2 of 5: waits for 1 of 1 devices`; "" for a job that is in no queue."""
+    queue = state.status_details.get("queue")
+    if state.status.final or not isinstance(queue, dict) or "position" not in queue:
+        return ""
+    place = f"{queue['position']} of {queue['of']}" if queue.get("of") else str(queue["position"])
+    return ": ".join(filter(None, [place, str(queue.get("reason") or "")]))
+
+
+def pause_of(state: JobState) -> str:
+    """Why a job rests, where, and what ends that; "" for one that does not rest."""
+    if state.status is not JobStatus.PAUSED:
+        return ""
+    details = state.status_details
+    step = details.get("paused_at_step") or details.get("checkpoint_step")
+    at = f"at step {step}" if step else ""
+    why = str(details.get("paused_because") or "")
+    if why == SERVER_STOPPED:
+        return "; ".join(filter(None, [at, "the server was stopped, and goes on with it when it is up again"]))
+    return "; ".join(filter(None, [at, f"`tunesmith jobs resume {state.name}` lets it go on"]))
 
 
 def steps_of(details: JsonObject) -> tuple[int, int]:

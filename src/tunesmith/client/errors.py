@@ -175,6 +175,14 @@ BY_STATUS: dict[int, type[APIStatusError]] = {
 }
 
 
+AWAY = (502, 503, 504)
+
+
+def away(error: APIError) -> bool:
+    """Whether the platform may come back: nobody there, or only a proxy."""
+    return isinstance(error, APIConnectionError) or (isinstance(error, APIStatusError) and error.status_code in AWAY)
+
+
 def refusal(error: ValidationError) -> Invalid:
     """What the client's own look at a request found wrong, in the same words as the platform's."""
     return Invalid("\n".join(lines(error.errors(include_url=False))))

@@ -1,11 +1,12 @@
-"""Fine-tuning jobs, by dialect: `client.customization.automodel.jobs`."""
+"""Fine-tuning jobs: `client.customization.automodel.jobs` and so on by dialect, `client.customization.jobs` for all."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
+from tunesmith.api.doors import CreateShorthandJob
 from tunesmith.api.jobs import (
     AutomodelJob,
     CreateAutomodelJob,
@@ -27,14 +28,42 @@ from tunesmith.spec.base import Spec
 J = TypeVar("J", bound=CustomizationJob)
 
 
-class AsyncDialectJobs(AsyncResource, Generic[J]):
-    """`client.customization.automodel.jobs`, and the same for the other dialects."""
+class Routes(NamedTuple):
+    """The paths of one dialect's jobs, or of the shorthand's."""
+
+    jobs: str
+    job: str
+    status: str
+    cancel: str
+    logs: str
+
+    @classmethod
+    def of(cls, backend: str) -> Routes:
+        """Of a dialect."""
+        dialects = (
+            *(paths.BACKEND_JOBS, paths.BACKEND_JOB),
+            *(paths.BACKEND_JOB_STATUS, paths.BACKEND_JOB_CANCEL, paths.BACKEND_JOB_LOGS),
+        )
+        return cls(*(path.replace("{backend}", backend) for path in dialects))
+
+
+SHORTHAND = Routes(
+    *(paths.SHORTHAND_JOBS, paths.SHORTHAND_JOB),
+    *(paths.SHORTHAND_JOB_STATUS, paths.SHORTHAND_JOB_CANCEL, paths.SHORTHAND_JOB_LOGS),
+)
+
+
+class AsyncCustomizationJobs(AsyncResource, Generic[J]):
+    """`client.customization.automodel.jobs`, and the same for the other dialects.
+
+    `client.customization.jobs` takes specs in the shorthand, which is one for all dialects, and lists jobs of them all.
+    """
 
     def __init__(
-        self, transport: AsyncTransport, workspace: str, backend: str, new: type[CreateJob], shown: type[J]
+        self, transport: AsyncTransport, workspace: str, routes: Routes, new: type[CreateJob], shown: type[J]
     ) -> None:
         super().__init__(transport, workspace)
-        self.backend = backend
+        self._routes = routes
         self._new_job = new
         self._job = shown
         self._page: type[Page[J]] = Page[shown]  # type: ignore[valid-type]
@@ -57,8 +86,9 @@ class AsyncDialectJobs(AsyncResource, Generic[J]):
         time; ConflictError if it was another spec. Without one, each call has a key of its own, so that a call that
         got no answer is tried again and still makes one job.
 
-        A spec that breaks a rule of the grammar is refused here (`tunesmith.errors.Invalid`, a line per rule); what
-        needs the model or the data is refused by the platform in the same words.
+        A spec that breaks a rule of its dialect's grammar is refused here (`tunesmith.errors.Invalid`, a line per
+        rule); what needs the model or the data, and a spec in the shorthand, is refused by the platform in the same
+        words.
         """
         body = wire.ask(
             self._new_job,
@@ -70,11 +100,11 @@ class AsyncDialectJobs(AsyncResource, Generic[J]):
             custom_fields=custom_fields,
         )
         key = idempotency_key or retry.new_key()
-        return await self._transport.post(self._job, self._list(workspace), body, key=key)
+        return await self._transport.post(self._job, self._in(self._routes.jobs, workspace), body, key=key)
 
     async def retrieve(self, name: str, *, workspace: str | None = None) -> J:
         """One job, with its spec as it runs."""
-        return await self._transport.get(self._job, self._one(paths.BACKEND_JOB, name, workspace))
+        return await self._transport.get(self._job, self._at(self._routes.job, name, workspace))
 
     async def list(
         self,
@@ -85,41 +115,35 @@ class AsyncDialectJobs(AsyncResource, Generic[J]):
         page_size: int | None = None,
         sort: str | None = None,
     ) -> AsyncPages[J]:
-        """The workspace's jobs in this dialect, newest first."""
-        path = self._list(workspace)
+        """The workspace's jobs in this dialect (of all dialects: `client.customization.jobs`), newest first."""
+        path = self._in(self._routes.jobs, workspace)
         return await AsyncPages.begin(self._transport, self._page, path, page, page_size, sort, filter)
 
     async def get_status(self, name: str, *, workspace: str | None = None) -> JobState:
         """How a job is doing."""
-        return await self._transport.get(JobState, self._one(paths.BACKEND_JOB_STATUS, name, workspace))
+        return await self._transport.get(JobState, self._at(self._routes.status, name, workspace))
 
     async def cancel(self, name: str, *, workspace: str | None = None) -> J:
         """Ask a job to end; one that has ended stays as it is."""
-        path = self._one(paths.BACKEND_JOB_CANCEL, name, workspace)
+        path = self._at(self._routes.cancel, name, workspace)
         return await self._transport.post(self._job, path, idempotent=True)
 
     async def delete(self, name: str, *, workspace: str | None = None) -> None:
         """Take a job out; one that runs is ended first. What it made stays."""
-        await self._transport.remove(self._one(paths.BACKEND_JOB, name, workspace))
+        await self._transport.remove(self._at(self._routes.job, name, workspace))
 
     async def get_logs(
         self, name: str, *, workspace: str | None = None, limit: int | None = None, page_cursor: str | None = None
     ) -> LogPage:
         """Lines of a job's log, as `client.jobs.get_logs`."""
         query = {"limit": limit, "page_cursor": page_cursor}
-        return await self._transport.get(LogPage, self._one(paths.BACKEND_JOB_LOGS, name, workspace), query)
-
-    def _list(self, workspace: str | None) -> str:
-        return self._in(paths.BACKEND_JOBS.replace("{backend}", self.backend), workspace)
-
-    def _one(self, path: str, name: str, workspace: str | None) -> str:
-        return self._at(path, name, workspace, backend=self.backend)
+        return await self._transport.get(LogPage, self._at(self._routes.logs, name, workspace), query)
 
 
 class AsyncDialect(Generic[J]):
     """`client.customization.automodel`, and the same for the other dialects."""
 
-    def __init__(self, jobs: AsyncDialectJobs[J]) -> None:
+    def __init__(self, jobs: AsyncCustomizationJobs[J]) -> None:
         self.jobs = jobs
 
 
@@ -127,12 +151,13 @@ class AsyncCustomization:
     """`client.customization`."""
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:
-        def dialect(backend: str, new: type[CreateJob], shown: type[J]) -> AsyncDialect[J]:
-            return AsyncDialect(AsyncDialectJobs(transport, workspace, backend, new, shown))
+        def jobs(routes: Routes, new: type[CreateJob], shown: type[J]) -> AsyncCustomizationJobs[J]:
+            return AsyncCustomizationJobs(transport, workspace, routes, new, shown)
 
-        self.automodel = dialect("automodel", CreateAutomodelJob, AutomodelJob)
-        self.unsloth = dialect("unsloth", CreateUnslothJob, UnslothJob)
-        self.rl = dialect("rl", CreateRlJob, RlJob)
+        self.jobs = jobs(SHORTHAND, CreateShorthandJob, CustomizationJob)
+        self.automodel = AsyncDialect(jobs(Routes.of("automodel"), CreateAutomodelJob, AutomodelJob))
+        self.unsloth = AsyncDialect(jobs(Routes.of("unsloth"), CreateUnslothJob, UnslothJob))
+        self.rl = AsyncDialect(jobs(Routes.of("rl"), CreateRlJob, RlJob))
         self._transport = transport
 
     async def health(self) -> JsonObject:

@@ -11,7 +11,7 @@ from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
 from tunesmith.client.aio.pages import AsyncPages
 from tunesmith.client.aio.resource import AsyncResource
-from tunesmith.client.errors import WaitTimeoutError
+from tunesmith.client.errors import APIError, WaitTimeoutError, away
 
 POLL_SECONDS = 1.0
 LOG_LINES = 1000
@@ -82,23 +82,37 @@ class AsyncJobs(AsyncResource):
         *,
         workspace: str | None = None,
         on_status: Callable[[JobState], None] | None = None,
+        on_silence: Callable[[APIError], None] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 one word for both clients
         interval: float = POLL_SECONDS,
+        patience: float = 0.0,
     ) -> JobState:
-        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer,
-        also that it is paused.
+        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer, also that
+        it is paused.
 
-        `timeout` and `interval` are seconds; WaitTimeoutError after `timeout`, and the job goes on.
+        `timeout`, `interval` and `patience` are seconds. WaitTimeoutError after `timeout`, and the job goes on. A
+        platform that cannot be reached is asked again for `patience`, and `on_silence` told each time; then
+        APIConnectionError or InternalServerError.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        heard = time.monotonic()
         while True:
-            state = await self.get_status(name, workspace=workspace)
-            if on_status:
-                on_status(state)
-            if state.status.final:
-                return state
+            try:
+                state = await self.get_status(name, workspace=workspace)
+            except APIError as error:
+                if not away(error) or time.monotonic() - heard >= patience:
+                    raise
+                status = "not known, since the platform does not answer,"
+                if on_silence:
+                    on_silence(error)
+            else:
+                heard, status = time.monotonic(), str(state.status)
+                if on_status:
+                    on_status(state)
+                if state.status.final:
+                    return state
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"job '{name}' is still {state.status} after {timeout:g} s")
+                raise WaitTimeoutError(f"job '{name}' is still {status} after {timeout:g} s")
             await self._transport.sleep(interval)
 
     async def follow_logs(

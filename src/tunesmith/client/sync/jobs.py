@@ -10,7 +10,7 @@ from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
-from tunesmith.client.errors import WaitTimeoutError
+from tunesmith.client.errors import APIError, WaitTimeoutError, away
 from tunesmith.client.sync.pages import Pages
 from tunesmith.client.sync.resource import Resource
 
@@ -83,23 +83,37 @@ class Jobs(Resource):
         *,
         workspace: str | None = None,
         on_status: Callable[[JobState], None] | None = None,
+        on_silence: Callable[[APIError], None] | None = None,
         timeout: float | None = None,
         interval: float = POLL_SECONDS,
+        patience: float = 0.0,
     ) -> JobState:
-        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer,
-        also that it is paused.
+        """Ask how a job is doing until it is completed, failed or cancelled; `on_status` hears every answer, also that
+        it is paused.
 
-        `timeout` and `interval` are seconds; WaitTimeoutError after `timeout`, and the job goes on.
+        `timeout`, `interval` and `patience` are seconds. WaitTimeoutError after `timeout`, and the job goes on. A
+        platform that cannot be reached is asked again for `patience`, and `on_silence` told each time; then
+        APIConnectionError or InternalServerError.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        heard = time.monotonic()
         while True:
-            state = self.get_status(name, workspace=workspace)
-            if on_status:
-                on_status(state)
-            if state.status.final:
-                return state
+            try:
+                state = self.get_status(name, workspace=workspace)
+            except APIError as error:
+                if not away(error) or time.monotonic() - heard >= patience:
+                    raise
+                status = "not known, since the platform does not answer,"
+                if on_silence:
+                    on_silence(error)
+            else:
+                heard, status = time.monotonic(), str(state.status)
+                if on_status:
+                    on_status(state)
+                if state.status.final:
+                    return state
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"job '{name}' is still {state.status} after {timeout:g} s")
+                raise WaitTimeoutError(f"job '{name}' is still {status} after {timeout:g} s")
             self._transport.sleep(interval)
 
     def follow_logs(
