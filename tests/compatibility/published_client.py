@@ -204,6 +204,58 @@ def jobs() -> None:
     assert client.jobs.get_status("by-plugin").name == "by-plugin"
     assert [each.name for each in client.jobs.list(filter={"source": "customization"})] == ["by-plugin"]
     client.jobs.cancel("by-plugin")
+    unsloth = client.customization.unsloth.jobs.create(
+        spec={
+            "model": {"name": "default/base", "load_in_4bit": False, "max_seq_length": 64},
+            "dataset": {"path": "default/rows"},
+            "training": {"lora": {"rank": 4, "target_modules": ["q_proj"]}},
+            "optimizer": {"optim": "adamw_torch"},
+        },
+        name="of-unsloth",
+        idempotency_key="once",
+    )
+    assert unsloth.spec.model.name == "default/base"
+    assert [each.name for each in client.customization.unsloth.jobs.list()] == ["of-unsloth"]
+    client.customization.unsloth.jobs.cancel("of-unsloth")
+    client.jobs.delete("of-unsloth")
+    refused(nemo_platform.NotFoundError, lambda: client.customization.unsloth.jobs.retrieve("of-unsloth"))
+
+
+def shorthand() -> None:
+    job = client.customization.jobs.create(
+        workspace="default",
+        name="my-email-assistant-lora",
+        spec={
+            "model": "default/base",
+            "dataset": "fileset://default/rows",
+            "training": {
+                "type": "sft",
+                "peft": {"type": "lora", "rank": 8, "alpha": 32},
+                "epochs": 3,
+                "batch_size": 32,
+            },
+        },
+    )
+    assert job.spec["training"]["peft"]["rank"] == 8
+    refused(
+        nemo_platform.UnprocessableEntityError,
+        lambda: client.customization.jobs.create(workspace="default", spec={"model": "base"}),
+        "training",
+    )
+    deadline = time.monotonic() + 60
+    while client.jobs.get_status(job.name).status not in ("completed", "error", "cancelled"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert client.customization.jobs.get_status(job.name).status == "completed"
+    assert client.customization.jobs.retrieve(job.name).spec == job.spec
+    assert client.customization.automodel.jobs.retrieve(job.name).spec.training.lora.rank == 8
+    assert job.name in {each.name for each in client.customization.jobs.list()}
+    assert client.customization.jobs.get_logs(job.name, limit=5).total >= 0
+    adapter = client.models.retrieve("base").adapters[-1]
+    assert (adapter.name, adapter.enabled) == (job.spec["output"]["name"], True)
+    client.customization.jobs.cancel(job.name)
+    client.customization.jobs.delete(job.name)
+    refused(nemo_platform.NotFoundError, lambda: client.jobs.retrieve(job.name))
 
 
 def workspace_goes() -> None:
@@ -221,7 +273,7 @@ async def asynchronous() -> None:
         assert state.name == "by-plugin"
 
 
-for chapter in (workspaces, secrets, files, remote_files, models, adapters, jobs, workspace_goes):
+for chapter in (workspaces, secrets, files, remote_files, models, adapters, jobs, shorthand, workspace_goes):
     chapter()
     print(f"{chapter.__name__}: ok", flush=True)
 asyncio.run(asynchronous())

@@ -19,7 +19,17 @@ from tests.live import LiveServer, checkpoint, safetensors, settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-CHAPTERS = ("workspaces", "secrets", "files", "remote_files", "models", "adapters", "jobs", "workspace_goes")
+CHAPTERS = (
+    "workspaces",
+    "secrets",
+    "files",
+    "remote_files",
+    "models",
+    "adapters",
+    "jobs",
+    "shorthand",
+    "workspace_goes",
+)
 
 
 @pytest.fixture
@@ -54,6 +64,7 @@ def adapter(rank: int = 4, hidden: int = 8, layers: int = 2) -> dict[str, bytes]
     return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": safetensors(shapes)}
 
 
+@pytest.mark.usefixtures("small_trainer")
 def test_it_does_every_noun_unchanged(nemo_python: str, folder: Path) -> None:
     with Hub() as hub:
         hub.add("org/tiny", checkpoint(), token="hf_right")
@@ -85,6 +96,7 @@ def test_two_distributions_that_own_one_name_are_not_mixed(nemo_python: str) -> 
 
 SEEDED = """
 import sys
+import time
 from nemo_platform import ConflictError, NeMoPlatform
 from nemo_platform.types.files import HuggingfaceStorageConfigParam
 
@@ -113,6 +125,29 @@ for enabled in (False, True):
 model = client.models.retrieve(workspace="default", name="tiny")
 assert [(each.name, each.finetuning_type, each.enabled) for each in model.adapters or []] == [("mine", "lora", True)]
 assert [each.name for each in client.models.list(workspace="default")] == ["tiny"]
+client.files.filesets.create("email-training-data", purpose="dataset")
+client.files.upload(sys.argv[2] + "/rows/", fileset="email-training-data")
+job = client.customization.jobs.create(
+    workspace="default",
+    name="my-email-assistant-lora",
+    spec={
+        "model": "default/tiny",
+        "dataset": "fileset://default/email-training-data",
+        "training": {
+            "type": "sft",
+            "peft": {"type": "lora", "rank": 8, "alpha": 32},
+            "epochs": 3,
+            "batch_size": 32,
+        },
+        "deployment_config": {"lora_enabled": True},
+    },
+)
+while client.jobs.get_status(job.name).status not in ("completed", "error", "cancelled"):
+    time.sleep(0.1)
+assert client.jobs.get_status(job.name).status_details["deployment"]
+model = client.models.retrieve(workspace="default", name="tiny")
+made = {adapter.name: adapter for adapter in model.adapters}[job.spec["output"]["name"]]
+assert (made.finetuning_type, made.enabled, made.lora_config.rank) == ("lora", True, 8)
 try:
     client.models.create(name="tiny")
 except ConflictError:
@@ -120,6 +155,7 @@ except ConflictError:
 """
 
 
+@pytest.mark.usefixtures("small_trainer")
 def test_scripts_with_the_published_import_names_run_on_our_sdk(folder: Path) -> None:
     with Hub() as hub:
         hub.add("org/tiny", checkpoint(), token="hf_right")
