@@ -13,7 +13,7 @@ from tests.train.runs import said, start
 from tests.train.test_resume import HARD, assert_same_end, undisturbed  # noqa: F401 - a fixture
 
 KILLS = 30
-RUN_SECONDS = 2.0
+RUN_SECONDS = 1.2
 """About what a whole run takes, imports aside: kills fall into loading, steps, checkpoints, validations and export."""
 
 
