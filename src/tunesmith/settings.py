@@ -76,6 +76,9 @@ class Settings:
     """Whether a model entity may ask for code of its checkpoint to be run (`trust_remote_code`)."""
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"tidy": str.lower})
     """Further names in Host and Origin headers under which this server may be addressed, beside the address it
+    webhook_hosts: tuple[str, ...] = field(default=(), metadata={"tidy": str.lower})
+    """Hosts that webhooks may name, `host` or `host:port` (without a port, the scheme's own). Comma-separated;
+    none = no webhooks."""
     listens on and the loopback names. Comma-separated in the environment."""
 
     @classmethod

@@ -45,9 +45,9 @@ class JobService:
         job = await self.database.read(lambda tx: tx.jobs.get_customization(workspace, name, backend))
         return await self._placed(job)
 
-    async def state(self, workspace: str, name: str) -> JobState:
-        """Status, steps and tasks; NotFound without the job."""
-        state = await self.database.read(lambda tx: tx.jobs.state(workspace, name))
+    async def state(self, workspace: str, name: str, *, series: bool = True) -> JobState:
+        """Status, steps and tasks, with or without the series; NotFound without the job."""
+        state = await self.database.read(lambda tx: tx.jobs.state(workspace, name, series=series))
         return await self._placed(state)
 
     async def series(self, workspace: str, name: str) -> dict[str, list[JsonObject]]:

@@ -32,6 +32,7 @@ from tunesmith.control.serving import ServingClient
 from tunesmith.control.sources.base import Sources
 from tunesmith.control.submission import Submission
 from tunesmith.control.supervisor import Supervisor
+from tunesmith.control.webhooks import Deliverer, WebhookService
 from tunesmith.control.workspaces import Cleanup, WorkspaceService
 from tunesmith.handoff.crash import crash_at
 from tunesmith.settings import Settings
@@ -76,6 +77,7 @@ class Services:
         self._reconcile = asyncio.Event()
         self._analyse = asyncio.Event()
         self._close = asyncio.Event()
+        self._deliver = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.failures: dict[str, str] = {}
         """By loop and item: what its last turn raised, until a turn succeeds."""
@@ -106,8 +108,10 @@ class Services:
             removed=self._reconcile.set,
         )
         self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
-        self.submission = Submission(self.database, self.contents, self.devices, self._stirred.set)
-        self.jobs = JobService(self.database, self.data_dir, self.devices, self._stirred.set)
+        self.submission = Submission(self.database, self.contents, self.devices, self._stir_jobs)
+        self.jobs = JobService(self.database, self.data_dir, self.devices, self._stir_jobs)
+        self.webhooks = WebhookService(self.database, self.vault, settings)
+        self.deliverer = Deliverer(self.database, self.vault, settings, self.http, self._deliver.set)
         self.previews = PreviewService(self.database, self.contents, self.data_dir)
         self.deployments = DeploymentService(self.database, self._reconcile.set)
         self.routing = Routing(self.database, self.reconciler)
@@ -117,6 +121,7 @@ class Services:
         jobs = _Turns("job", self.supervisor.turn, self.failures)
         deployments = _Turns("deployment", self.reconciler.turn, self.failures)
         models = _Turns("model", self.analysis.turn, self.failures)
+        webhooks = _Turns("webhook", self.deliverer.turn, self.failures)
         workspaces = _Turns("workspace", self.cleanup.turn, self.failures)
         await self.workspaces.load()
         await self.jobs.resume_stopped()
@@ -125,6 +130,7 @@ class Services:
             asyncio.create_task(self._run(self._stirred, self._jobs, jobs), name="jobs"),
             asyncio.create_task(self._run(self._reconcile, self._deployments, deployments), name="deployments"),
             asyncio.create_task(self._run(self._analyse, self._pending_models, models), name="models"),
+            asyncio.create_task(self._run(self._deliver, self._receivers, webhooks), name="webhooks"),
             asyncio.create_task(self._collect_garbage(), name="garbage"),
             asyncio.create_task(self._run(self._close, self._closing_workspaces, workspaces), name="workspaces"),
         ]
@@ -137,6 +143,7 @@ class Services:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.deliverer.close()
         await self.reconciler.stop_all()
         await self.fetching.close()
         await self.contents.close()
@@ -167,6 +174,11 @@ class Services:
         """Whether each loop still runs."""
         return {loop.get_name(): not loop.done() for loop in self._loops}
 
+    def _stir_jobs(self) -> None:
+        """Jobs have changed, and webhooks may be owed something."""
+        self._stirred.set()
+        self._deliver.set()
+
     async def _jobs(self) -> tuple[bool, Sequence[_Item]]:
         """Let jobs go on as devices come free; whether any did, and those that run."""
         claimed = 0
@@ -182,6 +194,10 @@ class Services:
     async def _pending_models(self) -> tuple[bool, Sequence[_Item]]:
         """The models whose checkpoints are to be read."""
         return False, await self.analysis.pending()
+
+    async def _receivers(self) -> tuple[bool, Sequence[_Item]]:
+        """The webhooks to which something is due."""
+        return False, await self.deliverer.receivers()
 
     async def _closing_workspaces(self) -> tuple[bool, Sequence[_Item]]:
         """The workspaces that are being deleted."""
@@ -209,6 +225,7 @@ class Services:
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
             if await turns.take(items) or moved:
+                self._deliver.set()
                 self._reconcile.set()  # a job that ended may have made an adapter
                 continue
             await _wait(stirred, BUSY_SECONDS if items else IDLE_SECONDS)

@@ -34,7 +34,7 @@ from tunesmith.settings import Settings
 
 ROUTERS = (
     *(models, adapters, filesets, jobs, customization, health),
-    *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, manual),
+    *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, manual, webhooks),
 )
 """In the order in which a request is held against them: what is asked for most often comes first."""
 

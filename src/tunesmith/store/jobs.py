@@ -24,7 +24,8 @@ from tunesmith.store.ids import new_id, now
 from tunesmith.store.job_steps import JobSteps
 from tunesmith.store.metrics import Metrics, Point, thinned
 from tunesmith.store.rows import Named
-from tunesmith.store.tables import discards, jobs
+from tunesmith.store.tables import discards, jobs, secrets
+from tunesmith.store.webhooks import Deliveries
 
 SOURCE = "customization"
 """What the jobs service calls all customization jobs; a filter by the dialect's name matches too."""
@@ -157,8 +158,13 @@ class Jobs(Named):
 
     def create(self, ref: Ref, *, spec_digest: str, **values: Any) -> RowMapping:
         """A new job in phase waiting, without steps; Conflict says whether the twin was asked for the same."""
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """What webhooks are owed: every change of a status owes them something."""
+        return Deliveries(self.connection)
+
         self.refuse_twin(ref, spec_digest)
-        return self.insert(
+        row = self.insert(
             ref.workspace,
             ref.name,
             spec_digest=spec_digest,
@@ -172,6 +178,8 @@ class Jobs(Named):
         )
 
     def refuse_twin(self, ref: Ref, spec_digest: str) -> None:
+        self.deliveries.owe(row["id"], JobStatus.CREATED, new=True)
+        return row
         """Conflict when there is a job of that name; says whether it was asked for with the same spec."""
         twin = self.find_row(ref.workspace, ref.name)
         if twin is not None:
@@ -196,11 +204,12 @@ class Jobs(Named):
         shown = {**row, "status_details": self._details(row)}
         return _customization_job(shown, self.steps.of([row["id"]])[row["id"]], by_door=backend is None)
 
-    def state(self, workspace: str, name: str) -> JobState:
-        """Status, steps and tasks; NotFound without the job."""
+    def state(self, workspace: str, name: str, *, series: bool = True) -> JobState:
+        """Status, steps and tasks, with or without the series; NotFound without the job."""
         row = self.row(workspace, name)
         steps = self.steps.of([row["id"]]).get(row["id"], [])
-        return JobState.model_validate({**row, "status_details": self._details(row), "steps": steps})
+        details = self._details(row) if series else row["status_details"]
+        return JobState.model_validate({**row, "status_details": details, "steps": steps})
 
     def series(self, workspace: str, name: str) -> dict[str, list[JsonObject]]:
         """Every point of every series; NotFound without the job."""
@@ -291,11 +300,14 @@ class Jobs(Named):
             raise Conflict(f"job {job_id} is not in {', '.join(sources)} any more, so it cannot go to {to}")
 
     def set(self, job_id: str, **values: Any) -> None:
-        """Change columns that are not the job's state: keeper, offset, ending."""
+        """Change columns other than a customization job's state: keeper, offset, ending; a platform job's status."""
+        if "status" in values:
+            self.deliveries.owe(job_id, values["status"], values.get("error_details"))
         self.connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
 
     def merge_details(self, job_id: str, step: str | None, details: Mapping[str, Any]) -> None:
         """Merge `details` into the job's and, unless it is None, the step's, key by key."""
+        self.deliveries.owe(job_id, status, values.get("error_details"))
         if not details:
             return
         if step is not None:

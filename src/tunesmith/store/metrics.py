@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, and_, or_, select
 
 from tunesmith.api.base import JsonObject
 from tunesmith.store.rows import upsert
@@ -45,6 +45,13 @@ class Metrics:
                 {"step": row["step"], "epoch": row["epoch"], "value": row["value"]}
             )
         return found
+
+    def since(self, job_id: str, steps: Mapping[str, int], limit: int) -> Sequence[RowMapping]:
+        """The first points past `steps` (last step by series), at most `limit`, those of a series in order."""
+        past = [and_(metrics.c.series == series, metrics.c.step > step) for series, step in steps.items()]
+        new = or_(metrics.c.series.not_in(list(steps)), *past)
+        query = select(metrics).where(metrics.c.job_id == job_id, new)
+        return self.connection.execute(query.order_by(metrics.c.step, metrics.c.series).limit(limit)).mappings().all()
 
 
 def thinned(points: Sequence[JsonObject]) -> list[JsonObject]:
