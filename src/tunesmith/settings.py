@@ -72,13 +72,13 @@ class Settings:
     """Days after which an ended job's inputs, checkpoints and artifact are deleted; plan, events and logs stay."""
     cache_days: int = field(default=30, metadata={"low": 1, "high": 36500})
     """Days after which the local copy of a remote file that nobody has read is deleted."""
+    webhook_hosts: tuple[str, ...] = field(default=(), metadata={"tidy": str.lower})
+    """Hosts that webhooks may name, `host` or `host:port` (without a port, the scheme's own). Comma-separated;
+    none = no webhooks."""
     allow_remote_code: bool = False
     """Whether a model entity may ask for code of its checkpoint to be run (`trust_remote_code`)."""
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"tidy": str.lower})
     """Further names in Host and Origin headers under which this server may be addressed, beside the address it
-    webhook_hosts: tuple[str, ...] = field(default=(), metadata={"tidy": str.lower})
-    """Hosts that webhooks may name, `host` or `host:port` (without a port, the scheme's own). Comma-separated;
-    none = no webhooks."""
     listens on and the loopback names. Comma-separated in the environment."""
 
     @classmethod

@@ -27,9 +27,9 @@ from tunesmith.store.projects import Projects
 from tunesmith.store.secrets import Secrets
 from tunesmith.store.sqlite import SqliteBackend
 from tunesmith.store.versions import Versions
+from tunesmith.store.webhooks import Deliveries, Webhooks
 from tunesmith.store.workspaces import Workspaces
 
-from tunesmith.store.webhooks import Deliveries, Webhooks
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -86,6 +86,16 @@ class Tx:
         return Versions(self.connection)
 
     @cached_property
+    def webhooks(self) -> Webhooks:
+        """Addresses that are told of changes."""
+        return Webhooks(self.connection)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """What they are still owed."""
+        return Deliveries(self.connection)
+
+    @cached_property
     def leases(self) -> Leases:
         """Which device is taken by whom."""
         return Leases(self.connection)
@@ -97,16 +107,6 @@ class Tx:
 
 
 class Database:
-    @cached_property
-    def webhooks(self) -> Webhooks:
-        """Addresses that are told of changes."""
-        return Webhooks(self.connection)
-
-    @cached_property
-    def deliveries(self) -> Deliveries:
-        """What they are still owed."""
-        return Deliveries(self.connection)
-
     """One database, opened for the life of the process: a path is SQLite's, anything else a PostgreSQL URL.
 
     ServerStartError when it cannot be opened, or belongs to another server or a newer version.

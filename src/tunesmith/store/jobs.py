@@ -24,7 +24,7 @@ from tunesmith.store.ids import new_id, now
 from tunesmith.store.job_steps import JobSteps
 from tunesmith.store.metrics import Metrics, Point, thinned
 from tunesmith.store.rows import Named
-from tunesmith.store.tables import discards, jobs, secrets
+from tunesmith.store.tables import discards, jobs
 from tunesmith.store.webhooks import Deliveries
 
 SOURCE = "customization"
@@ -156,13 +156,13 @@ class Jobs(Named):
         """Their series."""
         return Metrics(self.connection)
 
-    def create(self, ref: Ref, *, spec_digest: str, **values: Any) -> RowMapping:
-        """A new job in phase waiting, without steps; Conflict says whether the twin was asked for the same."""
     @cached_property
     def deliveries(self) -> Deliveries:
         """What webhooks are owed: every change of a status owes them something."""
         return Deliveries(self.connection)
 
+    def create(self, ref: Ref, *, spec_digest: str, **values: Any) -> RowMapping:
+        """A new job in phase waiting, without steps; Conflict says whether the twin was asked for the same."""
         self.refuse_twin(ref, spec_digest)
         row = self.insert(
             ref.workspace,
@@ -176,10 +176,10 @@ class Jobs(Named):
             events_offset=0,
             **values,
         )
-
-    def refuse_twin(self, ref: Ref, spec_digest: str) -> None:
         self.deliveries.owe(row["id"], JobStatus.CREATED, new=True)
         return row
+
+    def refuse_twin(self, ref: Ref, spec_digest: str) -> None:
         """Conflict when there is a job of that name; says whether it was asked for with the same spec."""
         twin = self.find_row(ref.workspace, ref.name)
         if twin is not None:
@@ -294,6 +294,7 @@ class Jobs(Named):
     def move(self, job_id: str, to: Phase, status: JobStatus, *, allowed_from: Iterable[Phase], **values: Any) -> None:
         """The guarded move of a job: Conflict when it is in none of `allowed_from` any more."""
         sources = list(allowed_from)
+        self.deliveries.owe(job_id, status, values.get("error_details"))
         statement = update(jobs).where(jobs.c.id == job_id, jobs.c.phase.in_(sources))
         moved = self.connection.execute(statement.values(phase=to, status=status, **values))
         if moved.rowcount != 1:
@@ -307,7 +308,6 @@ class Jobs(Named):
 
     def merge_details(self, job_id: str, step: str | None, details: Mapping[str, Any]) -> None:
         """Merge `details` into the job's and, unless it is None, the step's, key by key."""
-        self.deliveries.owe(job_id, status, values.get("error_details"))
         if not details:
             return
         if step is not None:
