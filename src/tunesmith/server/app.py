@@ -25,6 +25,7 @@ from tunesmith.server import (
     previews,
     projects,
     secrets,
+    webhooks,
     workspaces,
 )
 from tunesmith.server.access import Door
