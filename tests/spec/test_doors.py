@@ -399,3 +399,26 @@ def test_what_the_older_call_cannot_say_is_refused_never_dropped(
 ) -> None:
     with pytest.raises(Invalid, match=message):
         old(hyperparameters, **body)
+
+
+def test_a_message_about_the_spec_is_said_in_the_words_of_the_door() -> None:
+    done = old(integrations=[{"type": "wandb", "wandb": {"project": "p"}}])
+    for said, told in (
+        ("spec.model: gone", "config: gone"),
+        ("training.lora.rank: 9 of model.gguf", "hyperparameters.lora.adapter_dim: 9 of model.gguf"),
+        ("spec.integrations.wandb.project: p", "integrations.wandb.project: p"),
+        ("batch.global_batch_size (8) is too much", "hyperparameters.batch_size (8) is too much"),
+        ("the dataset is a dataset", "the dataset is a dataset"),
+        ("spec.colour.red: no", "spec.colour.red: no"),
+    ):
+        assert done.reworded(said) == told
+
+
+def test_a_field_is_found_again_where_it_was_sent() -> None:
+    done = short(type="dpo", peft={"target_modules": ["q"]})
+    assert done.field_of(("training", "dpo", "lora", "target_modules", 0)) == (
+        *("spec", "training", "peft", "target_modules"),
+        0,
+    )
+    assert done.field_of(("training", "parallelism")) == ("spec", "training", "parallelism")
+    assert done.field_of(("colour",)) == ("spec", "colour")

@@ -89,6 +89,17 @@ WEBHOOK = WEBHOOKS + "/{name}"
 
 PREVIEWS = _CUSTOMIZATION + "/previews"
 
+LEGACY = "/v1/customization"
+LEGACY_JOBS = LEGACY + "/jobs"
+LEGACY_JOB = LEGACY_JOBS + "/{job_id}"
+LEGACY_JOB_STATUS = LEGACY_JOB + "/status"
+LEGACY_JOB_CANCEL = LEGACY_JOB + "/cancel"
+LEGACY_JOB_LOGS = LEGACY_JOB + "/container-logs"
+LEGACY_CONFIGS = LEGACY + "/configs"
+LEGACY_CONFIG = LEGACY_CONFIGS + "/{namespace}/{name}"
+LEGACY_TARGETS = LEGACY + "/targets"
+LEGACY_TARGET = LEGACY_TARGETS + "/{namespace}/{name}"
+
 DEPLOYMENT_CONFIGS = _MODELS + "/deployment-configs"
 DEPLOYMENT_CONFIG = DEPLOYMENT_CONFIGS + "/{name}"
 DEPLOYMENTS = _MODELS + "/deployments"

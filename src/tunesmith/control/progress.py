@@ -35,6 +35,7 @@ def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
                 "truncated_rows": event.truncated_rows,
                 "dropped_rows": event.dropped_rows,
                 "max_steps": event.steps,
+                "steps_per_epoch": event.steps_per_epoch,
                 "step": 0,
             }
         case Started():

@@ -20,6 +20,7 @@ from tunesmith.server import (
     health,
     hub,
     jobs,
+    legacy,
     manual,
     models,
     previews,
@@ -35,7 +36,7 @@ from tunesmith.settings import Settings
 
 ROUTERS = (
     *(models, adapters, filesets, jobs, customization, health),
-    *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, manual, webhooks),
+    *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, legacy, manual, webhooks),
 )
 """In the order in which a request is held against them: what is asked for most often comes first."""
 

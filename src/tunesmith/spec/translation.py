@@ -64,8 +64,11 @@ class Translated:
 
         def swap(found: re.Match[str]) -> str:
             path = found[0].removeprefix("spec.")
-            is_path = "." in found[0]  # a word by itself is a word
-            return self.fields.get(path, found[0]) if is_path else found[0]
+            if "." not in found[0]:  # a word by itself is a word
+                return found[0]
+            surely = path != found[0]
+            told = ".".join(map(str, self.field_of(path.split(".")))) if surely else self.fields.get(path)
+            return told or found[0]
 
         return _PATH.sub(swap, message)
 

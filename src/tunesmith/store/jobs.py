@@ -24,11 +24,13 @@ from tunesmith.store.ids import new_id, now
 from tunesmith.store.job_steps import JobSteps
 from tunesmith.store.metrics import Metrics, Point, thinned
 from tunesmith.store.rows import Named
-from tunesmith.store.tables import discards, jobs
+from tunesmith.store.tables import discards, jobs, secrets
 from tunesmith.store.webhooks import Deliveries
 
 SOURCE = "customization"
 """What the jobs service calls all customization jobs; a filter by the dialect's name matches too."""
+OWN_SECRET = "own_secret"
+"""Key of `asked`: the name of the secret that is the job's alone."""
 PLATFORM = "platform"
 """The backend of jobs whose steps somebody else defines."""
 
@@ -322,8 +324,13 @@ class Jobs(Named):
     # -- the deleted -----------------------------------------------------------------------------------------------
 
     def discard(self, ref: Ref, steps: Sequence[str] = ()) -> None:
-        """Take the job out; what is left of it on the machine is remembered until it is gone. NotFound without it."""
+        """Take the job out, and its own secret; what is left of it on the machine is remembered until it is gone.
+
+        NotFound without it.
+        """
         row = self.delete(ref.workspace, ref.name)
+        if own := (row["asked"] or {}).get(OWN_SECRET):
+            self.connection.execute(delete(secrets).where(secrets.c.workspace == ref.workspace, secrets.c.name == own))
         kept = {key: row[key] for key in ("id", "phase", "attempt", "keeper")}
         self.connection.execute(insert(discards).values(**kept, steps=list(steps), created_at=now()))
 
