@@ -196,6 +196,30 @@ def test_a_wrong_call_fails_before_the_wire():
     assert platform.sent == []
 
 
+@pytest.mark.parametrize(
+    ("backend", "spec", "said"),
+    [
+        (
+            "automodel",
+            {"model": "m", "dataset": "d", "training": {"batch_size": 3}},
+            [
+                "spec.dataset: dataset has the shape that rl would take; here it is `dataset: {training: my-dataset}`",
+                "spec.training.batch_size: training.batch_size is rl's; here it is batch.global_batch_size",
+            ],
+        ),
+        (
+            "unsloth",
+            {"model": {"name": "m"}, "dataset": {"path": "d"}, "optimizer": {"adam_eps": 1e-6}},
+            ["spec.optimizer.adam_eps: optimizer.adam_eps is automodel's; here it is optimizer.adam_epsilon"],
+        ),
+    ],
+)
+def test_a_field_of_another_backend_is_told_what_it_is_called_here(backend, spec, said):
+    with pytest.raises(Invalid) as caught:
+        getattr(Platform().client().customization, backend).jobs.create(spec=spec)
+    assert caught.value.message.splitlines() == said
+
+
 @pytest.mark.parametrize("name", ["", "a/b/c", "..", "/a"])
 def test_what_is_no_name_never_becomes_another_address(name):
     platform = Platform()

@@ -49,6 +49,9 @@ COLOURS = {
     "PENDING": "cyan",
     "cancelled": "yellow",
     "cancelling": "yellow",
+    "pausing": "yellow",
+    "paused": "yellow",
+    "resuming": "cyan",
 }
 
 

@@ -33,6 +33,7 @@ from pydantic import ValidationError
 
 from tunesmith.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, TunesmithError
 from tunesmith.refs import FIRST_LOOK, NAME_PATTERN, NAME_RULE
+from tunesmith.spec.hints import hinted
 
 _WHERE = frozenset({"body", "query", "path", "header"})
 _PROSE_LIMIT = 2000  # characters of an answer that is no JSON
@@ -183,9 +184,13 @@ def away(error: APIError) -> bool:
     return isinstance(error, APIConnectionError) or (isinstance(error, APIStatusError) and error.status_code in AWAY)
 
 
-def refusal(error: ValidationError) -> Invalid:
-    """What the client's own look at a request found wrong, in the same words as the platform's."""
-    return Invalid("\n".join(lines(error.errors(include_url=False))))
+def refusal(error: ValidationError, backend: str | None = None) -> Invalid:
+    """What the client's own look at a request found wrong, in the same words as the platform's.
+
+    With `backend` the request holds a spec of it, and a field that belongs to another backend is told so.
+    """
+    found: Iterable[Mapping[str, Any]] = error.errors(include_url=False)
+    return Invalid("\n".join(lines(hinted(list(found), backend, start=1) if backend else found)))
 
 
 def readable(body: Any) -> str:
@@ -208,5 +213,6 @@ def lines(errors: Iterable[Mapping[str, Any]]) -> list[str]:
         context = error.get("ctx")
         if isinstance(context, Mapping) and context.get("pattern") in (NAME_PATTERN, FIRST_LOOK):
             message = f"'{str(error.get('input', ''))[:80]}' is not a lawful name: {NAME_RULE}"
-        found.append(f"{where}: {message}" if where else message)
+        named = not where or message.startswith(f"{where}:")
+        found.append(message if named else f"{where}: {message}")
     return found

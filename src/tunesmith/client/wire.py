@@ -26,10 +26,15 @@ def ask(request: type[BaseModel], **given: Any) -> JsonObject:
 
     Raises `tunesmith.errors.Invalid` with a line per broken rule, before anything is sent.
     """
+    return ask_in(None, request, **given)
+
+
+def ask_in(backend: str | None, request: type[BaseModel], /, **given: Any) -> JsonObject:
+    """As `ask`, of a request that holds a spec of this backend."""
     try:
         asked = request(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        raise refusal(error) from None
+        raise refusal(error, backend) from None
     return asked.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 

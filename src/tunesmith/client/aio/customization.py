@@ -36,6 +36,8 @@ class Routes(NamedTuple):
     status: str
     cancel: str
     logs: str
+    backend: str | None = None
+    """None = the shorthand."""
 
     @classmethod
     def of(cls, backend: str) -> Routes:
@@ -44,7 +46,7 @@ class Routes(NamedTuple):
             *(paths.BACKEND_JOBS, paths.BACKEND_JOB),
             *(paths.BACKEND_JOB_STATUS, paths.BACKEND_JOB_CANCEL, paths.BACKEND_JOB_LOGS),
         )
-        return cls(*(path.replace("{backend}", backend) for path in dialects))
+        return cls._make([*(path.replace("{backend}", backend) for path in dialects), backend])
 
 
 SHORTHAND = Routes(
@@ -90,7 +92,8 @@ class AsyncCustomizationJobs(AsyncResource, Generic[J]):
         rule); what needs the model or the data, and a spec in the shorthand, is refused by the platform in the same
         words.
         """
-        body = wire.ask(
+        body = wire.ask_in(
+            self._routes.backend,
             self._new_job,
             name=name,
             description=description,
