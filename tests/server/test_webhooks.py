@@ -6,19 +6,29 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 
+from tests.journeys.house import House
 from tests.live import JOBS, LiveServer, Wire, eventually, settings
 from tunesmith.control import webhooks
+from tunesmith.errors import Invalid
 from tunesmith.settings import Settings
 
 WEBHOOKS = "/apis/jobs/v2/workspaces/default/webhooks"
@@ -189,8 +199,9 @@ def test_after_eight_tries_it_is_given_up_with_a_line_in_the_log(
     assert "webhook default/hook: it answered 503; given up after 8 tries" in caplog.text
 
 
-def test_a_server_that_was_killed_owes_it_still(small_trainer: None, allowed: Settings, receiver: Receiver) -> None:
-    """The first server may call nobody, as if it died between the change and the delivery; the second one delivers."""
+def test_what_a_server_could_not_tell_the_next_one_tells(
+    small_trainer: None, allowed: Settings, receiver: Receiver
+) -> None:
     with LiveServer(allowed) as server:
         wire = ready(Wire(server.http))
         server.services.deliverer.receivers = nobody  # type: ignore[method-assign]
@@ -205,6 +216,26 @@ def test_a_server_that_was_killed_owes_it_still(small_trainer: None, allowed: Se
         assert server.http.get(f"{JOBS}/job").json()["status"] == "completed"
 
 
+def test_a_server_killed_behind_a_delivery_tells_it_again_under_the_same_id(tmp_path: Path, receiver: Receiver) -> None:
+    house = House(tmp_path / "data", "tests.small_platform")
+    hosts = {"TUNESMITH_WEBHOOK_HOSTS": receiver.host}
+    try:
+        wire = Wire(httpx.Client(base_url=house.up(TUNESMITH_CRASH_AT="webhook-after-send", **hosts).base_url))
+        create(ready(wire), receiver)
+        with suppress(httpx.TransportError):
+            wire.submit()
+        assert house.process is not None
+        assert house.process.wait(60) == -signal.SIGKILL
+        assert receiver.statuses() == [(None, "created")]
+        house.up(**hosts)
+        eventually(lambda: receiver.statuses()[-1:] == [("active", "completed")], "the last delivery")
+    finally:
+        house.down()
+    ids = [each.id for each in receiver.told]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == len(ids) - 1 == 3
+
+
 async def nobody() -> list[Any]:
     return []
 
@@ -213,22 +244,29 @@ async def nobody() -> list[Any]:
     ("url", "message"),
     [
         ("http://169.254.169.254/latest", "may not call 169.254.169.254:80: the setting TUNESMITH_WEBHOOK_HOSTS lists"),
-        ("https://{host}/", "Add the receiver there, as host or host:port"),
-        ("http://{host}@evil.example/", "must be http:// or https://"),
-        ("http://evil.example#@{host}/", "may not call evil.example:80"),
-        ("http://evil.example\\@{host}/", "url: "),
-        ("ftp://{host}/", "must be http:// or https://"),
+        ("https://127.0.0.1/", "Add the receiver there, as host or host:port"),
+        ("http://127.0.0.1:9001/", "may not call 127.0.0.1:9001"),
+        ("http://127.0.0.1:9000@evil.example/", "must be http:// or https://"),
+        ("http://evil.example#@127.0.0.1:9000/", "may not call evil.example:80"),
+        ("http://evil.example\\@127.0.0.1:9000/", "url: "),
+        ("http://Hooks.Example:443/", "may not call hooks.example:443"),
+        ("ftp://127.0.0.1:9000/", "must be http:// or https://"),
         ("/told", "must be http:// or https://"),
         ("http://[::1", "must be http:// or https://"),
     ],
 )
-def test_an_address_that_the_operator_does_not_allow(told: Wire, receiver: Receiver, url: str, message: str) -> None:
-    asked = {"name": "hook", "url": url.replace("{host}", receiver.host), "secret": "signing"}
-    if url.startswith("https://{host}"):
-        asked["url"] = "https://127.0.0.1/"
-    answer = told.http.post(WEBHOOKS, json=asked)
-    assert answer.status_code == 422, answer.text
-    assert message in answer.json()["detail"]
+def test_an_address_that_the_operator_does_not_allow(url: str, message: str) -> None:
+    hosts = ("127.0.0.1:9000", "hooks.example", "[::1]:9000")
+    for good in (
+        "http://127.0.0.1:9000/a?b",
+        "https://hooks.example/",
+        "http://HOOKS.example:80",
+        "http://[::1]:9000/",
+    ):
+        webhooks.check_url(good, hosts)
+    with pytest.raises(Invalid) as refused:
+        webhooks.check_url(url, hosts)
+    assert message in refused.value.message
 
 
 def test_without_the_setting_there_are_no_webhooks(wire: Wire) -> None:
@@ -265,3 +303,30 @@ def test_a_webhook_is_listed_shown_and_forgotten(told: Wire, receiver: Receiver)
     told.submit()
     told.wait()
     assert receiver.told == []
+
+
+def test_the_receiver_of_the_guide_knows_what_is_genuine() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "watching.md").read_text()
+    code = guide.split("```python\n")[1].split("```")[0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", code.replace("9000", str(port))]
+    content = b'{"data":{"status":"completed"}}'
+    headers = webhooks.signed("msg-1", 1, content, webhooks.key_of("a key"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "SIGNING_KEY": "a key"}) as receiver:
+        try:
+            post = partial(httpx.post, f"http://127.0.0.1:{port}/jobs", headers=headers)
+            eventually(lambda: answers(port), "the receiver")
+            assert post(content=content).status_code == 204
+            assert post(content=content.replace(b"completed", b"cancelled")).status_code == 401
+        finally:
+            receiver.kill()
+        assert receiver.stdout is not None
+        assert receiver.stdout.read().decode().splitlines() == ["{'status': 'completed'}", "forged"]
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

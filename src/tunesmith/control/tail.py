@@ -52,8 +52,8 @@ def _printed(
     try:
         with local.log_path(run, phase, attempt).open("rb") as file:
             start = file.seek(behind.get(source, 0))
-            whole = _whole_lines(file)
-            behind[source] = start + len(whole)
+            if whole := _whole_lines(file):
+                behind[source] = start + len(whole)
             lines = [local.log_line(raw, file) for raw in whole.split(b"\n")[:-1]]
     except FileNotFoundError:
         return
