@@ -8,6 +8,8 @@
 bin := .venv/bin
 pythons := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 unexport PYTHONPATH PYTHONHOME
+# Without kept bytecode each process compiles torch and transformers anew: 17 CPU-seconds, again and again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -50,6 +50,8 @@ def main() -> int:
     wanted = behaviour.read_text().strip() if behaviour.exists() else "finish"
     signal.signal(signal.SIGTERM, lambda *_: None)
     done = last_step(run)
+    if os.environ.get("WANDB_API_KEY"):
+        sys.stdout.write("WANDB_API_KEY is set\n")
     say(
         Started(
             steps=prepared.steps,

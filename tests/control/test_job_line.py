@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from tests.live import ADAPTERS, AUTOMODEL, DEPLOYMENTS, FILES, JOBS, LiveServer, Wire, eventually, settings
+from tunesmith.control import submission
 from tunesmith.refs import Ref
 
 pytestmark = pytest.mark.usefixtures("small_trainer")
@@ -217,7 +219,7 @@ def test_an_idempotency_key_answers_with_the_first_job(ready: Wire) -> None:
 
 def test_a_job_is_paused_with_a_checkpoint_and_goes_on_behind_it(wire: Wire) -> None:
     wire.model()
-    wire.dataset(behaviour="slow", rows=80)
+    wire.dataset(behaviour="hang-once")
     wire.submit(output={"name": "tuned"})
     eventually(lambda: wire.state()["status_details"].get("step"), "the first step")
     assert wire.http.post(f"{JOBS}/job/pause").json()["status"] == "pausing"
@@ -305,13 +307,38 @@ def test_the_higher_priority_goes_first(wire: Wire) -> None:
     assert "custom_fields.priority" in wire.http.post(AUTOMODEL, json=wrong).json()["detail"]
 
 
-def test_secrets_reach_the_trainer_and_a_missing_one_is_refused(ready: Wire) -> None:
+def test_secrets_reach_the_trainer_and_a_missing_one_is_refused(
+    ready: Wire, live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = {"model": "base", "dataset": {"training": "rows"}, "training": {}}
     tracked = {**spec, "integrations": {"wandb": {"project": "p", "api_key_secret": "wandb-key"}}}
-    refused = ready.http.post(AUTOMODEL, json={"spec": tracked})
+    asked = {"name": "tracked", "spec": tracked}
+    refused = ready.http.post(AUTOMODEL, json=asked)
     assert refused.status_code == 409, refused.text
     assert refused.headers["x-should-retry"] == "false"
     assert "'default/wandb-key' does not exist" in refused.json()["detail"]
+    secrets = "/apis/secrets/v2/workspaces/default/secrets"
+    assert ready.http.post(secrets, json={"name": "wandb-key", "value": "s3cret-canary"}).status_code == 201
+    monkeypatch.setattr(submission, "find_spec", lambda _: None)
+    missing = ready.http.post(AUTOMODEL, json=asked)
+    assert (missing.status_code, "tunesmith[trackers]" in missing.text) == (422, True)
+    monkeypatch.setattr(submission, "find_spec", lambda _: object())
+    assert ready.http.post(AUTOMODEL, json=asked).status_code == 201
+    assert ready.wait("tracked")["status"] == "completed"
+    run = live.services.data_dir.run(ready.state("tracked")["id"])
+    assert json.loads((run / "plan.json").read_text())["trackers"]["wandb"] == {
+        "name": "tracked",
+        "project": "p",
+        "entity": "",
+        "tags": [],
+        "notes": "",
+        "base_url": "",
+    }
+    told = json.loads((run / "events.1.jsonl").read_text().splitlines()[-1])
+    assert told["kind"] == "finished"
+    printed = (run / "logs" / "train.1.log").read_text()
+    assert "WANDB_API_KEY is set" in printed
+    assert b"s3cret-canary" not in b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
 def test_deployment_follows_the_job(ready: Wire) -> None:

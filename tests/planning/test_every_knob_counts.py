@@ -62,7 +62,6 @@ def test_what_the_table_allows_is_not_refused(row: Capability) -> None:
         ("training.attn_implementation", "flash_attention_2"),
         ("batch.sequence_packing", True),
         ("parallelism.num_gpus_per_node", 2),
-        ("integrations", {"mlflow": {}}),
     ],
 )
 def test_lawful_but_unbuilt_is_422_not_built_yet_with_the_way_out(path: str, value: Any) -> None:

@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
+
+from sqlalchemy import RowMapping
 
 from tunesmith.api.base import JsonObject
 from tunesmith.api.jobs import STEPS, CreateJob, CustomizationJob, JobStatus
@@ -16,8 +19,10 @@ from tunesmith.control.devices import Devices
 from tunesmith.control.request_id import REQUEST_ID
 from tunesmith.errors import Conflict, Invalid, NotFound
 from tunesmith.handoff.crash import crash_at
+from tunesmith.handoff.plan import TrackersPart
 from tunesmith.planning.dialects import DIALECTS, Dialect, Lowered, Result
 from tunesmith.planning.disk import disk_need, trained_parameters
+from tunesmith.planning.facts import ModelFacts
 from tunesmith.refs import JOB_NAME_LIMIT, Ref, check_name
 from tunesmith.spec.base import DeploymentParams, Spec
 from tunesmith.store.database import Database, Tx
@@ -26,6 +31,7 @@ from tunesmith.store.ids import hexadecimal, new_id, slug
 from tunesmith.store.jobs import SOURCE, Outcome, Phase
 
 PRIORITY_LIMIT = 10**6
+CHECKPOINTS_REMEMBERED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ class Submission:
         self.contents = contents
         self.devices = devices
         self._changed = changed
+        self._known: dict[tuple[str, str], ModelFacts] = {}
+        """By digest of the checkpoint and name of the model, the oldest first."""
 
     async def submit(self, workspace: str, asked: Asked) -> CustomizationJob:
         """Check it and queue it; with an idempotency key that was used before, the job that was made then.
@@ -105,22 +113,24 @@ class Submission:
             inputs = await self.database.read(resolve, workspace, dialect, spec)
         await self.database.read(check, ref, asked, inputs)
         with self.contents.blobs.hold(inputs.digests()):
-            facts = await read_facts(inputs.base, self.contents, (inputs.model.name,))
+            facts = await self._facts(inputs.base, inputs.model)
             refuse_without_tokenizer(inputs.base)
             teacher = None
             if inputs.teacher and inputs.teacher_model:
-                teacher = await read_facts(inputs.teacher, self.contents, (inputs.teacher_model.name,))
+                teacher = await self._facts(inputs.teacher, inputs.teacher_model)
             job_id, template = new_id("platform-job"), inputs.base.chat_template
             lowered = dialect.lower(
                 spec,
                 facts,
                 run=job_id,
                 model=str(inputs.model),
+                name=ref.name,
                 chat_template=template,
                 teacher=teacher,
                 devices_here=len(self.devices.names),
             )
             self._refuse_devices(dialect, spec)
+            refuse_missing_trackers(lowered.plan.trackers)
             self._check_disk(dialect.result(spec), inputs, trained_parameters(lowered.plan, facts))
             crash_at("submit-before-commit")
             job = await self.database.write(insert, ref, job_id, asked, inputs, lowered)
@@ -147,24 +157,41 @@ class Submission:
         need = disk_need(result.finetuning_type, base=base, data=data, here=here, trained_parameters=trained)
         self.contents.blobs.check_room(need.missing)
 
+    async def _facts(self, snapshot: Snapshot, model: Ref) -> ModelFacts:
+        """What the checkpoint says about itself. Read once: the same bytes say the same."""
+        if not all(file.digest for file in snapshot.files):
+            return await read_facts(snapshot, self.contents, (model.name,))
+        key = (snapshot.digest, model.name)
+        if key not in self._known:
+            while len(self._known) >= CHECKPOINTS_REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = await read_facts(snapshot, self.contents, (model.name,))
+        return self._known[key]
+
     async def _list_again(self, inputs: Inputs) -> bool:
         """Look what storages without versions hold now; whether that was news."""
-        named = inputs.snapshots().values()
-        return any([await self.contents.refresh(Ref.unchecked(snapshot.fileset)) for snapshot in named])
+        remote = [each for each in inputs.snapshots().values() if each.storage is not None]
+        return any([await self.contents.refresh(Ref.unchecked(snapshot.fileset)) for snapshot in remote])
 
 
 def made_before(tx: Tx, workspace: str, asked: Asked) -> CustomizationJob | None:
     """The job of an idempotency key; Conflict when another spec had that key."""
     assert asked.idempotency_key
-    row = tx.jobs.by_key(workspace, asked.idempotency_key)
+    row = made_with_key(tx, workspace, asked.idempotency_key, asked.digest)
     if row is None:
         return None
-    if row["spec_digest"] != asked.digest:
+    return tx.jobs.get_customization(workspace, row["name"], None if asked.door else asked.backend)
+
+
+def made_with_key(tx: Tx, workspace: str, key: str, digest: str) -> RowMapping | None:
+    """The job, of whatever kind, that an idempotency key has made; Conflict when another spec had that key."""
+    row = tx.jobs.by_key(workspace, key)
+    if row is not None and row["spec_digest"] != digest:
         raise Conflict(
-            f"Idempotency-Key: '{asked.idempotency_key[:80]}' was used for job '{row['name']}' with another spec; "
+            f"Idempotency-Key: '{key[:80]}' was used for job '{row['name']}' with another spec; "
             "send a new key for a new job"
         )
-    return tx.jobs.get_customization(workspace, row["name"], None if asked.door else asked.backend)
+    return row
 
 
 def resolve(tx: Tx, workspace: str, dialect: Dialect, spec: Spec) -> Inputs:
@@ -319,6 +346,16 @@ def resolve_secrets(tx: Tx, workspace: str, dialect: Dialect, spec: Spec) -> lis
             )
         found.append((use.variable, str(ref)))
     return found
+
+
+def refuse_missing_trackers(asked: TrackersPart) -> None:
+    """Invalid for a tracker whose library is not installed where the jobs run."""
+    for name, package in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):
+        if getattr(asked, name) is not None and find_spec(name) is None:
+            raise Invalid(
+                f"spec.integrations.{name}: the package {package} is not installed beside this server; an operator "
+                "adds it with `pip install 'tunesmith[trackers]'`, or leave the block out"
+            )
 
 
 def priority_of(custom_fields: JsonObject | None) -> int:

@@ -43,6 +43,8 @@ WITH_PROCESS = (Phase.PREPARING, Phase.TRAINING)
 MOST_ATTEMPTS = 3
 LOOK_FOR_LIFE_SECONDS = 1.0
 """Between two looks whether a process that says nothing is still there. Its end is seen at once by its exit file."""
+LISTEN_SECONDS = 1.0
+"""Between two portions of events of one job. Its first words and its last ones are heard at once."""
 SILENCE_SECONDS = 3600.0
 """Without an event until a trainer is taken for hung: counted from the last one, on a clock that sleeps with the
 machine."""
@@ -54,6 +56,7 @@ class _Heard:
 
     spoke_at: float
     looked_at: float = 0.0
+    applied_at: float = 0.0
     rung: str = ""
     """The wish that its doorbell was rung for."""
     silenced: bool = False
@@ -94,9 +97,9 @@ class Supervisor:
         heard = self._heard.setdefault(job.id, _Heard(time.monotonic()))
         await self._pass_on_wishes(job, identity, heard)
         exit_ = await self._ended(job, identity, heard)  # before reading: then nothing more can come
-        events, offset = await self._news(job)
+        events, offset = await self._news(job, heard) if exit_ is None else await self._all_news(job)
         if events:
-            heard.spoke_at = time.monotonic()
+            heard.spoke_at = heard.applied_at = time.monotonic()
             await self.database.write(apply, job.id, job.events_offset, events, offset)
             crash_at("events-after-commit")
             return True
@@ -184,7 +187,13 @@ class Supervisor:
         heard.looked_at = now
         return await asyncio.to_thread(self.runs.ended, job, identity)
 
-    async def _news(self, job: Active) -> tuple[Sequence[Event], int]:
+    async def _news(self, job: Active, heard: _Heard) -> tuple[Sequence[Event], int]:
+        """Events past the offset, now and then: one that talks much is heard in larger portions."""
+        if time.monotonic() - heard.applied_at < LISTEN_SECONDS:
+            return (), job.events_offset
+        return await self._all_news(job)
+
+    async def _all_news(self, job: Active) -> tuple[Sequence[Event], int]:
         """Events past the offset. A file that has not grown is not opened."""
         path = events_path(self.runs.directory(job), job.attempt)
         try:
@@ -288,16 +297,16 @@ def apply(tx: Tx, job_id: str, offset: int, events: Sequence[Event], behind: int
     job = tx.jobs.followed(job_id)
     if job is None or job.events_offset != offset or job.phase not in STEP_OF:
         return
-    known = tx.jobs.details(job_id)
     changes: dict[str, Any] = {}
+    known = tx.jobs.details(job_id)
     ending = job.ending
     for event in events:
         changes.update(progress.details(event, {**known, **changes}))
         if isinstance(event, PreparedRows | Finished | Failed | Stopped):
             ending = event.model_dump(mode="json")
-    tx.jobs.merge_details(job_id, STEP_OF[job.phase], changes)
+    tx.jobs.steps.merge_details(job_id, STEP_OF[job.phase], changes)
     tx.jobs.add_metrics(job_id, [point for event in events for point in progress.points(event)])
-    tx.jobs.set(job_id, events_offset=behind, ending=ending)
+    tx.jobs.set(job_id, events_offset=behind, ending=ending, status_details={**known, **changes})
     crash_at("events-before-commit")
 
 

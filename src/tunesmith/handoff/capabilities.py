@@ -35,8 +35,6 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("automodel", "batch.sequence_packing", (False,), "tests/planning/test_every_knob_counts.py"),
     Capability("automodel", "parallelism.num_nodes", (1,), "tests/planning/test_every_knob_counts.py"),
     Capability("automodel", "parallelism.num_gpus_per_node", (1,), "tests/planning/test_every_knob_counts.py"),
-    Capability("automodel", "integrations.wandb", (None,), "tests/planning/test_every_knob_counts.py"),
-    Capability("automodel", "integrations.mlflow", (None,), "tests/planning/test_every_knob_counts.py"),
     Capability("unsloth", "model.load_in_4bit", (False,), "tests/planning/test_unsloth.py"),
     Capability("unsloth", "model.load_in_8bit", (False,), "tests/planning/test_unsloth.py"),
     Capability("unsloth", "model.dtype", ("auto", "bfloat16"), "tests/planning/test_unsloth.py"),
@@ -67,8 +65,6 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("unsloth", "optimizer.neftune_noise_alpha", (None,), "tests/planning/test_unsloth.py"),
     Capability("unsloth", "hardware.precision", ("bf16",), "tests/planning/test_unsloth.py"),
     Capability("unsloth", "output.save_method", ("lora",), "tests/planning/test_unsloth.py"),
-    Capability("unsloth", "integrations.wandb", (None,), "tests/planning/test_unsloth.py"),
-    Capability("unsloth", "integrations.mlflow", (None,), "tests/planning/test_unsloth.py"),
     Capability(
         "rl",
         "training.type",

@@ -37,6 +37,8 @@ from tunesmith.planning.rules import (
     sequence_limit,
     targets,
     tracker_secrets,
+    tracker_warnings,
+    trackers,
 )
 from tunesmith.planning.submission import Finetuning, Lowered, Named, Needs, Result, SecretUse, Written
 from tunesmith.spec.automodel import (
@@ -112,6 +114,7 @@ def lower(
     *,
     run: str,
     model: str,
+    name: str = "",
     chat_template: str = "",
     teacher: ModelFacts | None = None,
     devices_here: int | None = None,
@@ -119,6 +122,7 @@ def lower(
     """As `dialects.Lower` says."""
     lora = spec.training.lora or Lora()
     _refuse_unlawful(spec, facts, model, teacher, devices_here)
+    told = trackers(spec.integrations, name)
     modules = targets(facts.linears, lora.target_modules, lora.exclude_modules, "training.lora")
     refuse_untrainable(facts, model, "model")
     refuse_unbuilt("automodel", spec)
@@ -149,8 +153,9 @@ def lower(
             tokens_per_pass=spec.batch.micro_batch_size * limit,
             seed=seed,
         ),
+        trackers=told,
     )
-    return Lowered(plan, tuple(warnings(spec, facts)))
+    return Lowered(plan, (*warnings(spec, facts), *tracker_warnings(spec.integrations)))
 
 
 def _refuse_unlawful(

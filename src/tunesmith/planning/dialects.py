@@ -30,13 +30,14 @@ class Lower(Protocol):
         *,
         run: str,
         model: str,
+        name: str = "",
         chat_template: str = "",
         teacher: ModelFacts | None = None,
         devices_here: int | None = None,
     ) -> Lowered:
-        """`run` is the job's id, `model` the base's `workspace/name`, `chat_template` the fileset's own ("" = the
-        checkpoint's), `teacher` the facts of `named(spec).teacher`, `devices_here` what this machine has (None = not
-        looked at)."""
+        """`run` is the job's id, `name` its name, `model` the base's `workspace/name`, `chat_template` the fileset's own
+        ("" = the checkpoint's), `teacher` the facts of `named(spec).teacher`, `devices_here` what this machine has
+        (None = not looked at)."""
         ...
 
 

@@ -16,6 +16,7 @@ from tunesmith.planning.rules import (
     refuse_unbuilt,
     targets,
     tracker_secrets,
+    trackers,
 )
 from tunesmith.planning.submission import Finetuning, Named, Needs, Result, SecretUse, Written
 from tunesmith.spec.base import DeploymentParams
@@ -69,12 +70,14 @@ def lower(
     *,
     run: str,  # noqa: ARG001 no method is built
     model: str,
+    name: str = "",
     chat_template: str = "",  # noqa: ARG001 no method is built
     teacher: ModelFacts | None = None,  # noqa: ARG001 this dialect has no teacher
     devices_here: int | None = None,
 ) -> NoReturn:
     """As `dialects.Lower` says; always a refusal."""
     training = spec.training
+    trackers(spec.integrations, name)
     refuse_models_without_answers(facts, model, "model")
     refuse_embedding(facts, model, "model", "it writes no answers that could be preferred or rewarded")
     if training.finetuning_type == "all_weights":

@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 
 from tunesmith.errors import Invalid, NotBuilt
 from tunesmith.handoff.capabilities import CAPABILITIES
+from tunesmith.handoff.plan import MlflowPart, TrackersPart, WandbPart
 from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
 from tunesmith.planning.submission import SecretUse
-from tunesmith.spec.base import Integrations, Spec, leaf
+from tunesmith.spec.base import Integrations, MlflowIntegration, Spec, WandbIntegration, leaf
 
 
 def refuse_models_without_answers(facts: ModelFacts, model: str, field: str) -> None:
@@ -116,6 +117,31 @@ def tracker_secrets(integrations: Integrations | None) -> tuple[SecretUse, ...]:
     """The trackers' keys."""
     key = integrations.wandb.api_key_secret if integrations and integrations.wandb else None
     return (SecretUse("WANDB_API_KEY", key, "spec.integrations.wandb.api_key_secret"),) if key else ()
+
+
+def trackers(integrations: Integrations | None, job: str) -> TrackersPart:
+    """Who else is told the metrics; a run over there has the job's name unless another one is given.
+
+    Invalid for MLflow without an address: there would be nobody to tell.
+    """
+    asked = integrations or Integrations()
+    if asked.mlflow and not asked.mlflow.tracking_uri:
+        raise Invalid("integrations.mlflow.tracking_uri: null; name the address of the MLflow tracking server")
+    return TrackersPart(
+        wandb=WandbPart.model_validate(_given(asked.wandb, job, {"api_key_secret"})) if asked.wandb else None,
+        mlflow=MlflowPart.model_validate(_given(asked.mlflow, job, set())) if asked.mlflow else None,
+    )
+
+
+def tracker_warnings(integrations: Integrations | None) -> list[str]:
+    """What is said when metrics will not arrive by themselves."""
+    if integrations and integrations.wandb and not integrations.wandb.api_key_secret:
+        return ["integrations.wandb.api_key_secret: null; without a key the run is kept offline, for `wandb sync`"]
+    return []
+
+
+def _given(tracker: WandbIntegration | MlflowIntegration, job: str, but: set[str]) -> dict[str, object]:
+    return {"name": job, **tracker.model_dump(exclude_none=True, exclude=but)}
 
 
 def sequence_limit(asked: int, facts: ModelFacts) -> int:

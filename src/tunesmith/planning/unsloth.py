@@ -37,6 +37,8 @@ from tunesmith.planning.rules import (
     sequence_limit,
     targets,
     tracker_secrets,
+    tracker_warnings,
+    trackers,
 )
 from tunesmith.planning.submission import Finetuning, Lowered, Named, Needs, Result, SecretUse, Written
 from tunesmith.spec.base import DeploymentParams
@@ -116,6 +118,7 @@ def lower(
     *,
     run: str,
     model: str,
+    name: str = "",
     chat_template: str = "",
     teacher: ModelFacts | None = None,  # noqa: ARG001 this dialect has no teacher
     devices_here: int | None = None,
@@ -123,6 +126,7 @@ def lower(
     """As `dialects.Lower` says."""
     lora = spec.training.lora or UnslothLora()
     _refuse_unlawful(spec, facts, model, devices_here)
+    told = trackers(spec.integrations, name)
     modules = _modules(lora, facts)
     refuse_untrainable(facts, model, "model.name")
     refuse_unbuilt("unsloth", spec)
@@ -152,8 +156,9 @@ def lower(
             tokens_per_pass=batch.per_device_train_batch_size * limit,
             seed=spec.schedule.seed,
         ),
+        trackers=told,
     )
-    return Lowered(plan, tuple(_warnings(spec, facts)))
+    return Lowered(plan, (*_warnings(spec, facts), *tracker_warnings(spec.integrations)))
 
 
 def _refuse_unlawful(spec: UnslothSpec, facts: ModelFacts, model: str, devices_here: int | None) -> None:

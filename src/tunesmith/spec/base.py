@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 
 class Spec(BaseModel):
@@ -25,8 +25,8 @@ class WandbIntegration(Spec):
 
     project: str | None = None
     """Project in Weights & Biases."""
-    name: str | None = None
-    """Name of the run; the job's name when null."""
+    name: str | None = Field(default=None, validation_alias=AliasChoices("name", "run_name"))
+    """Name of the run; the job's name when null. May be sent as `run_name`, too."""
     entity: str | None = None
     """User or team that owns the project."""
     tags: list[str] | None = None
