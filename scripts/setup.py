@@ -28,6 +28,11 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CPU_INDEX_PATIENCE_S = 5
 HEARTBEAT_S = 20
 LAST_LINES = 15
+PUBLISHED_CLIENTS = {
+    "TUNESMITH_NEMO_PYTHON": ".venv-nemo",
+    "TUNESMITH_NEMO_MICROSERVICES_PYTHON": ".venv-nemo-microservices",
+}
+"""Variable that names an interpreter with the client -> the environment that is made without it."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -273,7 +278,7 @@ def set_up(root: Path, given_index: str | None, version_wanted: str | None) -> N
     environment = Environment(root)
     previous = environment.stamp()
     if previous and previous.current(inputs, root, given_index) and not environment.unusable(version_wanted):
-        make_published_client(environment)
+        make_published_clients(environment)
         return
     print(f"Setting up {environment.folder} (Python {platform.python_version()})", flush=True)
     environment.make(version_wanted)
@@ -285,20 +290,23 @@ def set_up(root: Path, given_index: str | None, version_wanted: str | None) -> N
     install_torch(environment, pinned(constraints.read_text(), "torch"), torch_index, torch_index != remembered)
     environment.pip("tunesmith and the rest", *pins, "--no-build-isolation", "--editable", f"{root}[dev]")
     environment.finish(Stamp(inputs, str(root), torch_index))
-    make_published_client(environment)
+    make_published_clients(environment)
     print(f"Set up in {time.monotonic() - started:.0f} s. Next: make demo, make test, make up")
 
 
-def make_published_client(environment: Environment) -> None:
-    """The environment of the published client, with which some tests speak to us; says itself what goes wrong."""
+def make_published_clients(environment: Environment) -> None:
+    """The environments of the published clients, with which some tests speak to us; says itself what goes wrong."""
     subprocess.run(
         [str(environment.python), "-I", str(environment.root / "scripts" / "published_client.py")], check=False
     )
 
 
-def has_published_client(root: Path) -> bool:
-    """Whether that environment is finished, or somebody brings one along."""
-    return bool(os.environ.get("TUNESMITH_NEMO_PYTHON")) or (root / ".venv-nemo" / "setup.json").exists()
+def has_published_clients(root: Path) -> bool:
+    """Whether those environments are finished, or somebody brings them along."""
+    return all(
+        os.environ.get(variable) or (root / folder / "setup.json").exists()
+        for variable, folder in PUBLISHED_CLIENTS.items()
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -307,7 +315,7 @@ def main(arguments: list[str]) -> int:
     python_given = bool(os.environ.get("PYTHON"))
     if "--fresh" in arguments:
         stamp = Environment(ROOT).stamp()
-        whole = not (ROOT / ".venv" / "unfinished").exists() and has_published_client(ROOT)
+        whole = not (ROOT / ".venv" / "unfinished").exists() and has_published_clients(ROOT)
         return not (stamp and whole and not python_given and stamp.current(inputs_digest(ROOT), ROOT, given_index))
     with Path(__file__).open() as lock:
         try:

@@ -212,7 +212,7 @@ def uv(tmp_path):
     script.write_text(
         f"""#!/bin/sh
 echo "$@" >> {tmp_path}/asked
-[ "$2" = venv ] && mkdir -p {tmp_path}/.venv-nemo
+[ "$2" = venv ] && mkdir -p "$5"
 [ -e {tmp_path}/refuse ] && echo "error: no route to the index" >&2 && exit 2
 exit 0
 """
@@ -231,13 +231,27 @@ def test_the_published_client_is_installed_once_into_its_own_environment(tmp_pat
     ]
 
 
+def test_the_older_client_is_installed_without_ours(tmp_path, uv):
+    assert published_client.make(tmp_path, uv, Path("/py"), {}, published_client.MICROSERVICES) is None
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"--quiet venv --python /py {tmp_path}/.venv-nemo-microservices",
+        f"--quiet pip install --python {tmp_path}/.venv-nemo-microservices/bin/python nemo-microservices==1.5.0",
+    ]
+
+
+def test_set_up_waits_for_the_clients_that_it_makes():
+    assert {each.variable: each.folder for each in published_client.CLIENTS} == setup.PUBLISHED_CLIENTS
+
+
 def test_without_a_network_the_published_client_is_missed_aloud_and_tried_again(tmp_path, uv):
     (tmp_path / "refuse").touch()
-    assert "no route to the index" in published_client.make(tmp_path, uv, Path("/py"), {})
-    assert not setup.has_published_client(tmp_path)
+    for client in published_client.CLIENTS:
+        assert "no route to the index" in published_client.make(tmp_path, uv, Path("/py"), {}, client)
     (tmp_path / "refuse").unlink()
-    assert published_client.make(tmp_path, uv, Path("/py"), {}) is None
-    assert setup.has_published_client(tmp_path)
+    for client in published_client.CLIENTS:
+        assert not setup.has_published_clients(tmp_path)
+        assert published_client.make(tmp_path, uv, Path("/py"), {}, client) is None
+    assert setup.has_published_clients(tmp_path)
 
 
 def test_uv_is_told_what_pip_knows_but_not_against_its_own_settings():
