@@ -298,6 +298,18 @@ CALLS = [
     Call("jobs.metrics", {"name": "first"}, "GET", "JOB_METRICS", {"train_loss": [{"step": 1, "value": 2.0}]}),
     Call("jobs.get_logs", {"name": "first"}, "GET", "JOB_LOGS", samples.LOG_PAGE),
     Call(
+        "jobs.webhooks.create",
+        {"name": "ws/tell", "url": "https://here/hook", "secret": "key", "statuses": ["completed", "error"]},
+        "POST",
+        "WEBHOOKS",
+        samples.WEBHOOK,
+        body={"name": "tell", "url": "https://here/hook", "secret": "key", "statuses": ["completed", "error"]},
+        parts={"workspace": "ws"},
+    ),
+    Call("jobs.webhooks.list", {}, "GET", "WEBHOOKS", page(samples.WEBHOOK)),
+    Call("jobs.webhooks.retrieve", {"name": "tell"}, "GET", "WEBHOOK", samples.WEBHOOK),
+    Call("jobs.webhooks.delete", {"name": "tell"}, "DELETE", "WEBHOOK", httpx.Response(204)),
+    Call(
         "inference.deployment_configs.create",
         {"name": "smol", "model_spec": {"model_name": "smol", "lora_enabled": True}, "executor_config": {"gpu": 1}},
         "POST",
@@ -411,6 +423,5 @@ NOT_ASKED = {
     "JOB_DOWNLOAD": NOT_BUILT,
     "JOB_EVENTS": NOT_BUILT,
     "EXECUTION_PROFILES": NOT_BUILT,
-    "WEBHOOK": NOT_BUILT,
 }
 """Beginnings of the names of paths without a call, each with its reason."""

@@ -149,6 +149,52 @@ SHORTHAND = {
 SHORTHAND_JOB = {**AUTOMODEL_JOB, "spec": {**SHORTHAND, "output": {"name": "out"}}}
 LOG_LINE = {"timestamp": AT, "job": "first", "job_step": "training", "job_task": "t", "message": "hello"}
 LOG_PAGE = {"data": [LOG_LINE], "total": 1, "next_page": None, "prev_page": None}
+_ENTITY = {
+    "id": "e-1",
+    "entity_id": "e-1",
+    "workspace": "default",
+    "status": "active",
+    "status_details": {},
+    "error_details": None,
+    "parent": "p-1",
+    **STAMPS,
+}
+STEP = {**_ENTITY, "name": "one", "attempt_id": "a-1", "config": {"_step_spec_name": "one"}}
+TASK = {**_ENTITY, "name": "task-1", "step_id": "s-1", "error_stack": None}
+STEP_IN_CONTEXT = {
+    "id": "s-1",
+    "job": "first",
+    "attempt_id": "a-1",
+    "fileset": "job-fileset-first",
+    "workspace": "default",
+    "name": "one",
+    "step_spec": None,
+    "status": "active",
+    "status_details": {},
+    "error_details": None,
+    **STAMPS,
+}
+RESULT = {
+    "name": "scores",
+    "job": "j-1",
+    "workspace": "default",
+    "artifact_url": "default/scores#a.json",
+    "artifact_storage_type": "fileset",
+    **STAMPS,
+}
+WEBHOOK = {
+    "id": "w-1",
+    "name": "tell",
+    "workspace": "default",
+    "url": "https://here/hook",
+    "secret": "default/key",
+    "statuses": ["completed"],
+    "owed": 0,
+    **STAMPS,
+}
+PLATFORM_SPEC = {
+    "steps": [{"name": "one", "executor": {"provider": "subprocess", "profile": "default", "command": ["true"]}}]
+}
 CONFIG = {
     "id": "c-1",
     "name": "smol",
@@ -190,6 +236,22 @@ def state(status: str, **more: Any) -> dict[str, Any]:
         "steps": steps,
         **STAMPS,
     }
+
+
+def frame(event: str, cursor: str, data: Any) -> str:
+    """An event of a job, as it goes over the wire."""
+    return f"event: {event}\nid: {cursor}\ndata: {json.dumps(data)}\n\n"
+
+
+def stream(*frames: str) -> httpx.Response:
+    """A connection on which these events come."""
+    return httpx.Response(200, text="".join(frames), headers={"Content-Type": "text/event-stream"})
+
+
+def told(*states: dict[str, Any]) -> httpx.Response:
+    """A connection on which a job's states come; with a final one it ends."""
+    final = ("completed", "error", "cancelled")
+    return stream(*(frame("end" if it["status"] in final else "status", str(at), it) for at, it in enumerate(states)))
 
 
 def step(name: str, status: str, **details: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
 from tunesmith.client.aio.pages import AsyncPages
 from tunesmith.client.aio.resource import AsyncResource
+from tunesmith.client.aio.transport import AsyncTransport
+from tunesmith.client.aio.webhooks import AsyncWebhooks
 from tunesmith.client.errors import APIError, WaitTimeoutError, away
 
 POLL_SECONDS = 1.0
@@ -23,6 +25,10 @@ Series = dict[str, list[JsonObject]]
 
 class AsyncJobs(AsyncResource):
     """`client.jobs`."""
+
+    def __init__(self, transport: AsyncTransport, workspace: str) -> None:
+        super().__init__(transport, workspace)
+        self.webhooks = AsyncWebhooks(transport, workspace)
 
     async def retrieve(self, name: str, *, workspace: str | None = None) -> Job:
         """One job."""

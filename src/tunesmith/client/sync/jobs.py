@@ -13,6 +13,8 @@ from tunesmith.client import wire
 from tunesmith.client.errors import APIError, WaitTimeoutError, away
 from tunesmith.client.sync.pages import Pages
 from tunesmith.client.sync.resource import Resource
+from tunesmith.client.sync.transport import Transport
+from tunesmith.client.sync.webhooks import Webhooks
 
 POLL_SECONDS = 1.0
 LOG_LINES = 1000
@@ -24,6 +26,10 @@ Series = dict[str, list[JsonObject]]
 
 class Jobs(Resource):
     """`client.jobs`."""
+
+    def __init__(self, transport: Transport, workspace: str) -> None:
+        super().__init__(transport, workspace)
+        self.webhooks = Webhooks(transport, workspace)
 
     def retrieve(self, name: str, *, workspace: str | None = None) -> Job:
         """One job."""
