@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from tunesmith.control.services import Services
 from tunesmith.server.app import create_app
+from tunesmith.server.main import Server
 from tunesmith.settings import Settings
 
 FILES = "/apis/files/v2/workspaces/default/filesets"
@@ -37,7 +38,7 @@ class LiveServer:
 
     def __init__(self, settings: Settings) -> None:
         config = uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False, lifespan="on")
-        self.server = uvicorn.Server(config)
+        self.server = Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> Self:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tunesmith.api.jobs import DOWNLOAD, TRAINING, LogLine, LogPage, LogRequest
+from tunesmith.api.jobs import DOWNLOAD, TRAINING, LogLine, LogPage, LogRequest, Step
 from tunesmith.control.launch import local
 from tunesmith.errors import BadRequest
 from tunesmith.handoff.events import (
@@ -24,9 +25,31 @@ from tunesmith.handoff.events import (
     events_path,
     read_events,
 )
-from tunesmith.store.jobs import StoredJob
+from tunesmith.refs import Ref
+from tunesmith.store.database import Tx
+from tunesmith.store.jobs import PLATFORM, StoredJob
 
 STEP_OF_PHASE: Mapping[local.Phase, str] = {"prepare": DOWNLOAD, "train": TRAINING}
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A job as far as its log depends on it."""
+
+    id: str
+    name: str
+    platform: bool
+    attempt: int
+    attempt_id: str
+    steps: Sequence[Step]
+
+
+def logged(tx: Tx, ref: Ref) -> Logged:
+    """The job; NotFound without it."""
+    row = tx.jobs.row(ref.workspace, ref.name)
+    steps = tx.jobs.steps.of([row["id"]]).get(row["id"], [])
+    platform = row["backend"] == PLATFORM
+    return Logged(row["id"], ref.name, platform, row["attempt"], row["attempt_id"], steps)
 
 
 def page(run: Path, job: StoredJob, task_of: Mapping[str, str], asked: LogRequest) -> LogPage:
@@ -60,6 +83,11 @@ def _lines(run: Path, job: StoredJob, task_of: Mapping[str, str]) -> Iterator[Lo
             if isinstance(event, Started):
                 step = TRAINING
             yield line(datetime.fromtimestamp(event.at, UTC), step, in_words(event))
+
+
+def step_run(run: Path, step: str) -> Path:
+    """Where what is known of a platform job's step lies in the job's run."""
+    return run / "steps" / step
 
 
 def _events(run: Path, attempt: int) -> Iterator[Event]:

@@ -22,6 +22,7 @@ from tunesmith.control.filesets import FilesetService
 from tunesmith.control.garbage import Garbage
 from tunesmith.control.hub import Hub
 from tunesmith.control.jobs import JobService
+from tunesmith.control.live import Live
 from tunesmith.control.models import ModelService
 from tunesmith.control.previews import PreviewService
 from tunesmith.control.projects import ProjectService
@@ -110,6 +111,7 @@ class Services:
         self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
         self.submission = Submission(self.database, self.contents, self.devices, self._stir_jobs)
         self.jobs = JobService(self.database, self.data_dir, self.devices, self._stir_jobs)
+        self.live = Live(self.database, self.data_dir, self.jobs)
         self.webhooks = WebhookService(self.database, self.vault, settings)
         self.deliverer = Deliverer(self.database, self.vault, settings, self.http, self._deliver.set)
         self.previews = PreviewService(self.database, self.contents, self.data_dir)
@@ -118,7 +120,7 @@ class Services:
 
     async def start(self) -> None:
         """Start the loops; whatever an earlier server left running is taken up again."""
-        jobs = _Turns("job", self.supervisor.turn, self.failures)
+        jobs = _Turns("job", self.supervisor.turn, self.failures, self._moved)
         deployments = _Turns("deployment", self.reconciler.turn, self.failures)
         models = _Turns("model", self.analysis.turn, self.failures)
         webhooks = _Turns("webhook", self.deliverer.turn, self.failures)
@@ -175,8 +177,17 @@ class Services:
         return {loop.get_name(): not loop.done() for loop in self._loops}
 
     def _stir_jobs(self) -> None:
-        """Jobs have changed, and webhooks may be owed something."""
+        """Jobs have changed."""
         self._stirred.set()
+        self._tell()
+
+    def _moved(self, item: _Item) -> None:
+        """A turn has moved a job."""
+        self._tell(item.id)
+
+    def _tell(self, job_id: str | None = None) -> None:
+        """Who watches the job (None: any) hears of it, and webhooks may be owed something."""
+        self.live.stir(job_id)
         self._deliver.set()
 
     async def _jobs(self) -> tuple[bool, Sequence[_Item]]:
@@ -224,8 +235,9 @@ class Services:
                 log.exception("%ss: looking for work failed", turns.noun)
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
+            if moved:
+                self._tell()
             if await turns.take(items) or moved:
-                self._deliver.set()
                 self._reconcile.set()  # a job that ended may have made an adapter
                 continue
             await _wait(stirred, BUSY_SECONDS if items else IDLE_SECONDS)
@@ -245,10 +257,18 @@ def refuse_twins(settings: Settings) -> None:
 class _Turns:
     """Takes a turn with each item; one that raises is logged, backed off and shown, and never stops the others."""
 
-    def __init__(self, noun: str, turn: Callable[[Any], Awaitable[bool]], failures: dict[str, str]) -> None:
+    def __init__(
+        self,
+        noun: str,
+        turn: Callable[[Any], Awaitable[bool]],
+        failures: dict[str, str],
+        told: Callable[[_Item], None] = lambda _: None,
+    ) -> None:
         self.noun = noun
         self.turn = turn
         self.failures = failures
+        self.told = told
+        """Hears of each item that has moved."""
         self._next: dict[str, tuple[float, float]] = {}
         """By item: when it may be tried again, and how long it waited last."""
 
@@ -271,6 +291,8 @@ class _Turns:
             return False
         if self._next.pop(item.id, None):
             self.failures.pop(f"{self.noun} {item.id}", None)
+        if moved:
+            self.told(item)
         return moved
 
 

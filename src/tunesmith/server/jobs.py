@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page, PageRequest
 from tunesmith.api.jobs import JOBS, Job, JobState, LogPage, LogRequest
+from tunesmith.api.live import EventsRequest
+from tunesmith.server import sse
 from tunesmith.server.answers import answer
 from tunesmith.server.paging import page_request
 from tunesmith.server.services import House
@@ -67,6 +70,19 @@ async def job_status(workspace: str, name: str, house: House) -> JobState:
 async def job_metrics(workspace: str, name: str, house: House) -> dict[str, list[JsonObject]]:
     """Every point of every series; the status thins them to 500."""
     return await house.jobs.series(workspace, name)
+
+
+@router.get(paths.JOB_EVENTS, response_class=sse.Answer)
+async def job_events(
+    workspace: str,
+    name: str,
+    asked: Annotated[EventsRequest, Query()],
+    house: House,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Server-sent events until the job has ended: `status`, `metrics` and `log` as they come, then `end`."""
+    events = await house.live.follow(workspace, name, last_event_id or asked.cursor, asked.kinds)
+    return sse.Answer(sse.lines(events))
 
 
 @router.get(paths.JOB_LOGS)

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import uvicorn
 
-from tunesmith.control.services import refuse_twins
+from tunesmith.control.services import Services, refuse_twins
 from tunesmith.errors import ServerStartError
 from tunesmith.server import logs
 from tunesmith.server.app import create_app
@@ -46,7 +46,7 @@ def serve(settings: Settings, announce: Callable[[str], object] = say) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    server = _Announcing(config, lambda: announce(_welcome(settings, listening)))
+    server = Server(config, lambda: announce(_welcome(settings, listening)))
     try:
         server.run(sockets=[listening])
     finally:
@@ -55,10 +55,10 @@ def serve(settings: Settings, announce: Callable[[str], object] = say) -> None:
         raise ServerStartError("the server could not start; the reason stands above")
 
 
-class _Announcing(uvicorn.Server):
-    """A uvicorn server that speaks up once it answers."""
+class Server(uvicorn.Server):
+    """A uvicorn server over `create_app` that speaks up once it answers, and lets watchers go when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], object] = lambda: None) -> None:
         super().__init__(config)
         self._announce = announce
 
@@ -67,6 +67,12 @@ class _Announcing(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams of events, which have no end of their own, then wait for requests as ever."""
+        services: Services = self.config.app.state.services  # type: ignore[union-attr]
+        services.live.close()
+        await super().shutdown(sockets=sockets)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -25,7 +25,7 @@ import psutil
 from tunesmith.control.launch import keeper
 from tunesmith.errors import EngineError
 
-Phase = Literal["prepare", "train", "serve"]
+Phase = Literal["prepare", "train", "serve", "step"]
 Stream = Literal["out", "err"]
 
 START_SECONDS = 10.0
@@ -250,7 +250,7 @@ def read_log(run: Path, phase: Phase, attempt: int, after_line: int = 0, limit: 
                 if len(lines) >= limit or size >= LOG_BYTES:
                     break
                 if number >= after_line:
-                    lines.append(_log_line(raw, file))
+                    lines.append(log_line(raw, file))
                     size += len(raw)
     except FileNotFoundError:
         pass
@@ -268,7 +268,7 @@ def last_lines(run: Path, phase: Phase, attempt: int, n: int) -> list[LogLine]:
                 start_of_tail = file.seek(start_of_tail - step)
                 tail = file.read(step) + tail
             whole = tail.split(b"\n")[1 if start_of_tail else 0 : -1]
-            return [_log_line(raw, file) for raw in whole[max(0, len(whole) - n) :]]
+            return [log_line(raw, file) for raw in whole[max(0, len(whole) - n) :]]
     except FileNotFoundError:
         return []
 
@@ -414,7 +414,7 @@ def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
             yield line[:-1]
 
 
-def _log_line(raw: bytes, file: IO[bytes]) -> LogLine:
+def log_line(raw: bytes, file: IO[bytes]) -> LogLine:
     """A stamped line; one without a stamp is the keeper's own last word, dated by the file."""
     head, text = raw[:32], raw[32:]
     try:
