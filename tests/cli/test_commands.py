@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.terminal import run
 from tests.client import samples
-from tests.client.samples import Platform, events, page, state
+from tests.client.samples import Platform, events, page, state, told
 from tunesmith import __version__
 
 SPEC = "model: default/smol\ndataset: {training: default/triage}\ntraining: {lora: {rank: 16}}\n"
@@ -167,6 +167,12 @@ def test_a_job_that_is_written_for_another_backend_is_told_so(tmp_path):
     assert platform.sent == []
 
 
+def test_a_field_that_the_platform_names_itself_is_named_once(spec):
+    detail = [{"type": "value_error", "loc": ["body", "spec", "model"], "msg": "spec.model: 'x' is no model"}]
+    result = run(Platform(httpx.Response(422, json={"detail": detail})), "jobs", "submit", spec)
+    assert result.stderr == "spec.model: 'x' is no model\n"
+
+
 def test_what_stands_beside_a_spec_goes_along(tmp_path):
     document = {
         "name": "inside",
@@ -194,14 +200,14 @@ def training(status="active", **details):
 
 
 def test_a_watched_job_tells_its_progress_and_ends_with_it(spec):
-    platform = Platform(
-        samples.AUTOMODEL_JOB,
+    states = [
         state("pending"),
         training(step=1, train_loss=2.5, lr=1e-3, warnings=["a row was cut"]),
         training(step=2, train_loss=2.0, lr=1e-3, warnings=["a row was cut"]),
         training(step=27, train_loss=1.25, lr=5e-4, tokens_per_second=321.4, eta_seconds=65),
         state("completed", step=54, max_steps=54),
-    )
+    ]
+    platform = Platform(samples.AUTOMODEL_JOB, told(*states), states[-1])
     result = run(platform, "--output", "table", "jobs", "submit", spec, "--watch")
     assert result.exit_code == 0, result.output
     assert "first is completed" in result.stdout
@@ -217,7 +223,7 @@ def test_a_watched_job_tells_its_progress_and_ends_with_it(spec):
 
 def test_a_watched_job_that_fails_says_why(spec):
     failed = state("error", error_details={"message": "train.jsonl line 3: no messages", "type": "DatasetFormatError"})
-    result = run(Platform(samples.AUTOMODEL_JOB, failed), "jobs", "submit", spec, "--watch")
+    result = run(Platform(samples.AUTOMODEL_JOB, told(failed), failed), "jobs", "submit", spec, "--watch")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-2:] == [
         "train.jsonl line 3: no messages",
@@ -229,18 +235,20 @@ def test_a_watched_job_that_fails_says_why(spec):
 def test_a_watched_job_may_wait_rest_and_lose_its_server(spec):
     gone = httpx.ConnectError("Connection refused")
     queue = {"position": 2, "of": 3, "reason": "waits for 1 of 1 devices"}
-    platform = Platform(
-        samples.AUTOMODEL_JOB,
+    before = told(
         state("active", phase="queued", queue=queue),
         state("active", phase="queued", queue={**queue, "position": 1}),
         training(step=1, train_loss=2.5),
         state("pausing", step=1, max_steps=54),
         state("paused", paused_because="server stopped", paused_at_step=1),
-        *[gone] * 7,
+    )
+    done = state("completed", step=54, max_steps=54)
+    after = told(
         state("resuming", phase="queued", queue={**queue, "position": 1, "of": 1}),
         training(step=54, train_loss=0.5),
-        state("completed", step=54, max_steps=54),
+        done,
     )
+    platform = Platform(samples.AUTOMODEL_JOB, before, *[gone] * 7, after, done)
     result = run(platform, "--base-url", "http://here", "jobs", "submit", spec, "--watch")
     assert result.exit_code == 0, result.output
     said = result.stderr.splitlines()
@@ -346,8 +354,8 @@ def test_show_says_how_a_paused_job_goes_on():
 
 
 def test_show_gives_a_pipe_the_job_with_its_steps():
-    told = run(Platform(samples.JOB, state("active", steps=[samples.step("training", "active")])), "jobs", "show", "x")
-    answer = json.loads(told.stdout)
+    now = state("active", steps=[samples.step("training", "active")])
+    answer = json.loads(run(Platform(samples.JOB, now), "jobs", "show", "first").stdout)
     assert (answer["spec"], [step["name"] for step in answer["steps"]]) == (samples.JOB_SPEC, ["training"])
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.client import samples
-from tests.client.samples import Platform, state
+from tests.client.samples import Platform, state, told
 from tunesmith.api.jobs import JobState
 from tunesmith.cli import watch
 from tunesmith.client.errors import APIError
@@ -17,13 +17,14 @@ from tunesmith.client.errors import APIError
 
 def test_the_bar_shows_phase_step_loss_speed_and_time_left():
     training = samples.step("training", "active")
-    platform = Platform(
+    states = [
         state("active", steps=[samples.step("model-and-dataset-download", "active", phase="preparing_rows")]),
         state(
             "active", steps=[training], step=27, max_steps=54, train_loss=0.5, tokens_per_second=1234, eta_seconds=3725
         ),
         state("completed", step=54, max_steps=54, train_loss=0.25),
-    )
+    ]
+    platform = Platform(told(*states), states[-1])
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, color_system=None)
     last = watch.watch(platform.client(), "first", console=console)

@@ -298,6 +298,14 @@ CALLS = [
     Call("jobs.metrics", {"name": "first"}, "GET", "JOB_METRICS", {"train_loss": [{"step": 1, "value": 2.0}]}),
     Call("jobs.get_logs", {"name": "first"}, "GET", "JOB_LOGS", samples.LOG_PAGE),
     Call(
+        "jobs.events",
+        {"name": "first", "cursor": "abc", "kinds": ["status", "log"]},
+        "GET",
+        "JOB_EVENTS",
+        samples.stream(samples.frame("end", "abd", samples.state("completed"))),
+        query="cursor=abc&kinds=status&kinds=log",
+    ),
+    Call(
         "jobs.webhooks.create",
         {"name": "ws/tell", "url": "https://here/hook", "secret": "key", "statuses": ["completed", "error"]},
         "POST",
@@ -421,7 +429,6 @@ NOT_ASKED = {
     "JOB_STATUS_DETAILS": NOT_BUILT,
     "JOB_RESULT": NOT_BUILT,
     "JOB_DOWNLOAD": NOT_BUILT,
-    "JOB_EVENTS": NOT_BUILT,
     "EXECUTION_PROFILES": NOT_BUILT,
 }
 """Beginnings of the names of paths without a call, each with its reason."""

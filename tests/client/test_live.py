@@ -132,3 +132,21 @@ def test_a_job_from_the_terminal(stocked, live, small_trainer, tmp_path):
     assert result.exit_code == 0, result.output
     assert "is completed" in result.stdout
     assert "loss" in result.stderr
+
+
+def test_a_job_in_the_shorthand_rests_and_goes_on(stocked, small_trainer):
+    stocked.files.upload_content("slow", "behaviour.txt", "rows")
+    spec = {"model": "base", "dataset": "rows", "training": {"type": "sft", "peft": {"type": "lora"}, "batch_size": 1}}
+    job = stocked.customization.jobs.create(name="first", spec=spec, idempotency_key="once")
+    assert stocked.customization.jobs.create(name="again", spec=spec, idempotency_key="once").name == "first"
+    assert job.spec["training"]["peft"] == {"type": "lora", "rank": 8, "alpha": 32}
+    states = stocked.jobs.events("first", kinds=["status"])
+    next(event for event in states if event.state.status_details.get("step"))
+    stocked.jobs.pause("first")
+    next(event for event in states if event.state.status == "paused")
+    stocked.jobs.resume("first")
+    assert [event.state.status for event in states][-1] == "completed"
+    assert len(stocked.jobs.metrics("first")["train_loss"]) == stocked.jobs.get_status("first").status_details["step"]
+    stocked.jobs.delete("first")
+    with pytest.raises(NotFoundError):
+        stocked.jobs.retrieve("first")

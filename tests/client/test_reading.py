@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.client import samples
-from tests.client.samples import Platform, events, page, state
+from tests.client.samples import Platform, events, frame, page, state, stream
 from tunesmith.client.errors import APIError, DeploymentFailed, NotFoundError, WaitTimeoutError
 
 
@@ -161,6 +161,41 @@ def test_nobody_waits_for_a_platform_without_patience_or_for_a_job_that_is_gone(
         Platform(*[httpx.ConnectError("refused")] * 3).client().jobs.wait("first")
     with pytest.raises(NotFoundError):
         Platform(httpx.Response(404)).client().jobs.wait("first", patience=60)
+
+
+POINT = {"series": "train_loss", "step": 1, "epoch": 1, "value": 2.5}
+
+
+def test_a_job_is_listened_to_until_its_end_over_connections_that_break():
+    platform = Platform(
+        stream(
+            frame("status", "a", state("active")),
+            ": nothing new\n\n",
+            frame("log", "b", {"lines": [samples.LOG_LINE]}),
+            "event: metrics\nid: lost\nda",
+        ),
+        *[httpx.ConnectError("refused")] * 3,
+        stream(frame("metrics", "c", {"points": [POINT]}), frame("end", "d", state("completed"))),
+    )
+    missed = []
+    heard = list(platform.client().jobs.events("first", patience=60, on_silence=missed.append))
+    assert [(event.event, event.cursor) for event in heard] == [
+        ("status", "a"),
+        ("log", "b"),
+        ("metrics", "c"),
+        ("end", "d"),
+    ]
+    assert (heard[1].lines[0].message, heard[2].points[0].value, heard[3].state.status) == ("hello", 2.5, "completed")
+    assert [request.url.params.get("cursor") for request in platform.requests] == [None, "b", "b", "b", "b"]
+    assert len(missed) == 1
+
+
+def test_whoever_listens_stops_when_the_job_is_gone_or_says_what_nobody_understands():
+    gone = Platform(stream(frame("status", "a", state("active"))), httpx.Response(404))
+    with pytest.raises(NotFoundError):
+        list(gone.client().jobs.events("first"))
+    with pytest.raises(APIError, match="cannot read: nonsense"):
+        list(Platform(stream("event: status\nid: a\ndata: nonsense\n\n")).client().jobs.events("first"))
 
 
 def line(text):

@@ -36,12 +36,15 @@ LINES_PER_JOB = 20
 def watch(client: Tunesmith, name: str, workspace: str | None = None, console: Console | None = None) -> JobState:
     """Show a job's progress until it is completed, failed or cancelled; returns its last state.
 
-    APIConnectionError when the platform stays away for PATIENCE_SECONDS.
+    APIConnectionError when the platform stays away for PATIENCE_SECONDS, NotFoundError when the job is deleted.
     """
     with progress_view(console or Console(stderr=True)) as view:
-        return client.jobs.wait(
-            name, workspace=workspace, on_status=view.show, on_silence=view.silence, patience=PATIENCE_SECONDS
-        )
+        for event in client.jobs.events(
+            name, workspace=workspace, kinds=["status"], on_silence=view.silence, patience=PATIENCE_SECONDS
+        ):
+            if event.state:
+                view.show(event.state)
+    return client.jobs.get_status(name, workspace=workspace)
 
 
 @contextmanager

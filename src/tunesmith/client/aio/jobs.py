@@ -10,8 +10,8 @@ from tunesmith.api.base import JsonObject, Page
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
 from tunesmith.client.aio.pages import AsyncPages
-from tunesmith.client.aio.resource import AsyncResource
 from tunesmith.client.aio.transport import AsyncTransport
+from tunesmith.client.aio.watching import AsyncWatching
 from tunesmith.client.aio.webhooks import AsyncWebhooks
 from tunesmith.client.errors import APIError, WaitTimeoutError, away
 
@@ -23,7 +23,7 @@ Series = dict[str, list[JsonObject]]
 """Name of a series -> its points: `{"train_loss": [{"step": 1, "epoch": 1, "value": 2.3}, ...]}`."""
 
 
-class AsyncJobs(AsyncResource):
+class AsyncJobs(AsyncWatching):
     """`client.jobs`."""
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:

@@ -12,8 +12,8 @@ from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
 from tunesmith.client import wire
 from tunesmith.client.errors import APIError, WaitTimeoutError, away
 from tunesmith.client.sync.pages import Pages
-from tunesmith.client.sync.resource import Resource
 from tunesmith.client.sync.transport import Transport
+from tunesmith.client.sync.watching import Watching
 from tunesmith.client.sync.webhooks import Webhooks
 
 POLL_SECONDS = 1.0
@@ -24,7 +24,7 @@ Series = dict[str, list[JsonObject]]
 """Name of a series -> its points: `{"train_loss": [{"step": 1, "epoch": 1, "value": 2.3}, ...]}`."""
 
 
-class Jobs(Resource):
+class Jobs(Watching):
     """`client.jobs`."""
 
     def __init__(self, transport: Transport, workspace: str) -> None:
