@@ -55,6 +55,10 @@ class Settings:
     """Whether jobs go on when the server is stopped; else they leave a checkpoint, and the next server resumes them."""
     cpu_slots: int = field(default=1, metadata={"low": 1, "high": 1024})
     """Training jobs that run at once on a machine without GPUs."""
+    allow_subprocess_jobs: bool = False
+    """Whether whoever reaches the API may submit platform jobs, which run any command as this server's user."""
+    platform_job_slots: int = field(default=0, metadata={"high": 1024})
+    """Steps of platform jobs that run at once, beside the training jobs; 0 = one a processor, 2 at least."""
     database_url: str = field(default="", repr=False)
     """A PostgreSQL database (`postgresql://user@host/name`); "" = SQLite in the data directory."""
     secret_key: str = field(default="", repr=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tunesmith.api.base import JsonObject, Listing, ProjectName, Request, Resource, Timestamp
+from tunesmith.api.job_steps import ShownPlatformSpec
 from tunesmith.spec.automodel import AutomodelJobInput, AutomodelJobOutput
 from tunesmith.spec.rl import RlJobInput, RlJobOutput
 from tunesmith.spec.unsloth import UnslothJobInput, UnslothJobOutput
@@ -83,6 +84,12 @@ class LogRequest(Request):
     """Lines."""
     page_cursor: str | None = None
     """`next_page` of an earlier answer."""
+    attempt_id: str | None = None
+    """Only lines of this attempt; null = of all."""
+    step_id: str | None = None
+    """Only lines of the step with this id or name."""
+    task_id: str | None = None
+    """Only lines of the task with this id or name."""
 
 
 class Task(Resource):
@@ -176,7 +183,7 @@ class Job(Resource):
     description: str | None = None
     source: str
     spec: dict[str, Any]
-    platform_spec: JsonObject
+    platform_spec: ShownPlatformSpec
     fileset: str
     status: JobStatus
     status_details: JsonObject

@@ -25,7 +25,7 @@ from tunesmith.store.data_dir import DataDir
 from tunesmith.store.database import Database, Tx
 from tunesmith.store.ids import now
 
-RETIRED: Final = ("inputs", "checkpoints", "artifact", "data")
+RETIRED: Final = ("inputs", "checkpoints", "artifact", "data", "storage", "work")
 """Parts of an ended job's run that go; its plan, events and logs stay."""
 YOUNG_SECONDS: Final = 600.0
 """A directory that nobody knows is left alone for so long: it may be a job's that is just being made."""

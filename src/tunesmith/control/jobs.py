@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from functools import wraps
+from typing import TypeVar, cast
 
 from tunesmith.api.base import JsonObject, Page, PageRequest
 from tunesmith.api.jobs import TRAINING, CustomizationJob, Job, JobState, JobStatus, LogPage, LogRequest
-from tunesmith.control import logs, scheduler
+from tunesmith.control import logs, platform_jobs, scheduler
 from tunesmith.control.devices import Devices
 from tunesmith.control.supervisor import WITH_PROCESS, next_attempt
 from tunesmith.errors import Conflict
@@ -19,6 +20,7 @@ from tunesmith.store.jobs import Phase
 
 WITHOUT_PROCESS = (Phase.WAITING, Phase.QUEUED, Phase.PAUSED)
 T = TypeVar("T")
+Verb = TypeVar("Verb", bound=Callable[..., None])
 Shown = TypeVar("Shown", Job, JobState, CustomizationJob)
 
 SERVER_STOPPED = "server stopped"
@@ -26,7 +28,7 @@ SERVER_STOPPED = "server stopped"
 
 
 class JobService:
-    """Customization jobs."""
+    """Jobs of all kinds, once they are there."""
 
     def __init__(self, database: Database, data_dir: DataDir, devices: Devices, changed: Callable[[], None]) -> None:
         self.database = database
@@ -82,9 +84,8 @@ class JobService:
 
     async def logs(self, workspace: str, name: str, asked: LogRequest) -> LogPage:
         """Some lines of what the job's processes said; NotFound without the job."""
-        job = await self.database.read(lambda tx: tx.jobs.stored(Ref(workspace, name)))
-        task_of = {step.name: step.tasks[0].name for step in (await self.state(workspace, name)).steps}
-        return await asyncio.to_thread(logs.page, self.data_dir.run(job.id), job, task_of, asked)
+        job = await self.database.read(logs.logged, Ref(workspace, name))
+        return await asyncio.to_thread(logs.page, self.data_dir.run(job.id), job, asked)
 
     async def pause_all(self) -> int:
         """The server goes: everything that trains leaves a checkpoint and rests; how many that are."""
@@ -115,6 +116,23 @@ class JobService:
         return job.model_copy(update={"status_details": {**job.status_details, "queue": place}}) if place else job
 
 
+def or_platform(platform_verb: Callable[[Tx, Ref], None]) -> Callable[[Verb], Verb]:
+    """Hands platform jobs to `platform_verb`; the verb below is for customization jobs."""
+
+    def choose(verb: Verb) -> Verb:
+        @wraps(verb)
+        def either(tx: Tx, ref: Ref, *rest: str) -> None:
+            if tx.jobs.is_platform(ref):
+                platform_verb(tx, ref)
+            else:
+                verb(tx, ref, *rest)
+
+        return cast("Verb", either)
+
+    return choose
+
+
+@or_platform(platform_jobs.cancel)
 def cancel(tx: Tx, ref: Ref) -> None:
     """One transaction: done at once where no process runs, else `cancelling` until it is gone."""
     job = tx.jobs.stored(ref)
@@ -128,6 +146,7 @@ def cancel(tx: Tx, ref: Ref) -> None:
         tx.jobs.move(job.id, job.phase, JobStatus.CANCELLING, allowed_from=WITH_PROCESS)
 
 
+@or_platform(platform_jobs.pause)
 def pause(tx: Tx, ref: Ref, why: str = "asked for") -> None:
     """One transaction: paused at once where no process runs, else `pausing` until it has left a checkpoint."""
     job = tx.jobs.stored(ref)
@@ -144,6 +163,7 @@ def pause(tx: Tx, ref: Ref, why: str = "asked for") -> None:
     tx.jobs.merge_details(job.id, None, {"paused_because": why})
 
 
+@or_platform(platform_jobs.resume)
 def resume(tx: Tx, ref: Ref) -> None:
     """One transaction: a paused job goes back into the queue, where its preparation had come to."""
     job = tx.jobs.stored(ref)
@@ -162,6 +182,7 @@ def resume(tx: Tx, ref: Ref) -> None:
     tx.jobs.merge_details(job.id, None, details)
 
 
+@or_platform(platform_jobs.delete)
 def delete(tx: Tx, ref: Ref) -> None:
     """One transaction: the job is gone, and its name free; the supervisor clears away what runs."""
     tx.jobs.discard(ref)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from tunesmith.handoff.events import (
 )
 from tunesmith.refs import Ref
 from tunesmith.store.database import Tx
-from tunesmith.store.jobs import PLATFORM, StoredJob
+from tunesmith.store.jobs import PLATFORM
 
 STEP_OF_PHASE: Mapping[local.Phase, str] = {"prepare": DOWNLOAD, "train": TRAINING}
 
@@ -52,10 +52,10 @@ def logged(tx: Tx, ref: Ref) -> Logged:
     return Logged(row["id"], ref.name, platform, row["attempt"], row["attempt_id"], steps)
 
 
-def page(run: Path, job: StoredJob, task_of: Mapping[str, str], asked: LogRequest) -> LogPage:
+def page(run: Path, job: Logged, asked: LogRequest) -> LogPage:
     """`limit` lines from the cursor on; a cursor is the number of lines before it. Blocking."""
     start, limit = _number(asked.page_cursor), asked.limit
-    lines = sorted(_lines(run, job, task_of), key=lambda line: line.timestamp)
+    lines = sorted(_lines(run, job, asked), key=lambda line: line.timestamp)
     shown = lines[start : start + limit]
     more = start + len(shown) < len(lines)
     return LogPage(
@@ -66,23 +66,48 @@ def page(run: Path, job: StoredJob, task_of: Mapping[str, str], asked: LogReques
     )
 
 
-def _lines(run: Path, job: StoredJob, task_of: Mapping[str, str]) -> Iterator[LogLine]:
-    def line(at: datetime, step: str, message: str) -> LogLine:
-        at = at.astimezone(UTC).replace(tzinfo=None)
-        return LogLine(timestamp=at, job=job.ref.name, job_step=step, job_task=task_of.get(step, step), message=message)
+def _lines(run: Path, job: Logged, asked: LogRequest) -> Iterator[LogLine]:
+    """Those that were asked for: of a job there is one attempt on the wire, however often it had to begin again."""
+    if asked.attempt_id not in (None, job.attempt_id):
+        return
+    wanted = {step.name: step for step in job.steps if _is_wanted(step, asked)}
+    found = _printed_by_steps(run, job, wanted) if job.platform else _told_by_engines(run, job)
+    for at, name, message in found:
+        if step := wanted.get(name):
+            timestamp, task = at.astimezone(UTC).replace(tzinfo=None), step.tasks[0].name if step.tasks else name
+            yield LogLine(timestamp=timestamp, job=job.name, job_step=name, job_task=task, message=message)
 
+
+def _is_wanted(step: Step, asked: LogRequest) -> bool:
+    tasks = {each for task in step.tasks for each in (task.id, task.name)}
+    return asked.step_id in (None, step.id, step.name) and (asked.task_id is None or asked.task_id in tasks)
+
+
+def _printed_by_steps(run: Path, job: Logged, wanted: Iterable[str]) -> Iterator[tuple[datetime, str, str]]:
+    """What the processes of a platform job printed: time, step, message."""
+    for step in wanted:
+        for attempt in range(1, job.attempt + 1):
+            yield from ((at, step, text) for at, text in _printed(step_run(run, step), "step", attempt))
+
+
+def _told_by_engines(run: Path, job: Logged) -> Iterator[tuple[datetime, str, str]]:
+    """What the processes of a customization job printed, and what their events say."""
     for attempt in range(1, job.attempt + 1):
         for phase, step in STEP_OF_PHASE.items():
-            after = 0
-            while printed := local.read_log(run, phase, attempt, after_line=after):
-                after += len(printed)
-                for each in printed:
-                    yield line(each.at, step, f"[stderr] {each.text}" if each.stream == "err" else each.text)
+            yield from ((at, step, text) for at, text in _printed(run, phase, attempt))
         step = DOWNLOAD
         for event in _events(run, attempt):
             if isinstance(event, Started):
                 step = TRAINING
-            yield line(datetime.fromtimestamp(event.at, UTC), step, in_words(event))
+            yield datetime.fromtimestamp(event.at, UTC), step, in_words(event)
+
+
+def _printed(run: Path, phase: local.Phase, attempt: int) -> Iterator[tuple[datetime, str]]:
+    after = 0
+    while printed := local.read_log(run, phase, attempt, after_line=after):
+        after += len(printed)
+        for each in printed:
+            yield each.at, f"[stderr] {each.text}" if each.stream == "err" else each.text
 
 
 def step_run(run: Path, step: str) -> Path:

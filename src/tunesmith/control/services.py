@@ -21,9 +21,11 @@ from tunesmith.control.fetching import Fetching
 from tunesmith.control.filesets import FilesetService
 from tunesmith.control.garbage import Garbage
 from tunesmith.control.hub import Hub
+from tunesmith.control.job_results import ResultService
 from tunesmith.control.jobs import JobService
 from tunesmith.control.live import Live
 from tunesmith.control.models import ModelService
+from tunesmith.control.platform_jobs import PlatformJobService
 from tunesmith.control.previews import PreviewService
 from tunesmith.control.projects import ProjectService
 from tunesmith.control.routing import Routing
@@ -31,6 +33,7 @@ from tunesmith.control.runs import GRACE_SECONDS, Runs
 from tunesmith.control.secrets import Keys, SecretService, Vault
 from tunesmith.control.serving import ServingClient
 from tunesmith.control.sources.base import Sources
+from tunesmith.control.stepper import Stepper
 from tunesmith.control.submission import Submission
 from tunesmith.control.supervisor import Supervisor
 from tunesmith.control.webhooks import Deliverer, WebhookService
@@ -75,6 +78,7 @@ class Services:
         self.blobs = Blobs(self.data_dir.blobs)
         self.http = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None), trust_env=False)  # noqa: S113
         self._stirred = asyncio.Event()
+        self._step = asyncio.Event()
         self._reconcile = asyncio.Event()
         self._analyse = asyncio.Event()
         self._close = asyncio.Event()
@@ -97,7 +101,7 @@ class Services:
             self.database, self.blobs, self.contents, self.data_dir, ServingClient(self.http), self.fetching
         )
         self.workspaces = WorkspaceService(self.database, self._close.set)
-        self.cleanup = Cleanup(self.workspaces, self.data_dir, self._stirred.set, self._reconcile.set)
+        self.cleanup = Cleanup(self.workspaces, self.data_dir, self._stir_jobs, self._reconcile.set)
         self.projects = ProjectService(self.database)
         self.filesets = FilesetService(self.database, self.blobs, self.contents, sources, self._analyse.set)
         self.garbage = Garbage(self.database, self.blobs, self.data_dir, settings)
@@ -111,6 +115,9 @@ class Services:
         self.adapters = AdapterService(self.database, self.contents, self._reconcile.set)
         self.submission = Submission(self.database, self.contents, self.devices, self._stir_jobs)
         self.jobs = JobService(self.database, self.data_dir, self.devices, self._stir_jobs)
+        self.platform_jobs = PlatformJobService(self.database, settings, self._stir_jobs)
+        self.stepper = Stepper(self.database, self.data_dir, self.vault, settings, self._step.set)
+        self.results = ResultService(self.database, self.filesets)
         self.live = Live(self.database, self.data_dir, self.jobs)
         self.webhooks = WebhookService(self.database, self.vault, settings)
         self.deliverer = Deliverer(self.database, self.vault, settings, self.http, self._deliver.set)
@@ -122,6 +129,7 @@ class Services:
         """Start the loops; whatever an earlier server left running is taken up again."""
         jobs = _Turns("job", self.supervisor.turn, self.failures, self._moved)
         deployments = _Turns("deployment", self.reconciler.turn, self.failures)
+        steps = _Turns("step", self.stepper.turn, self.failures, self._moved)
         models = _Turns("model", self.analysis.turn, self.failures)
         webhooks = _Turns("webhook", self.deliverer.turn, self.failures)
         workspaces = _Turns("workspace", self.cleanup.turn, self.failures)
@@ -130,6 +138,7 @@ class Services:
         await self.secrets.warn_of_lost_keys()
         self._loops = [
             asyncio.create_task(self._run(self._stirred, self._jobs, jobs), name="jobs"),
+            asyncio.create_task(self._run(self._step, self.stepper.look, steps), name="steps"),
             asyncio.create_task(self._run(self._reconcile, self._deployments, deployments), name="deployments"),
             asyncio.create_task(self._run(self._analyse, self._pending_models, models), name="models"),
             asyncio.create_task(self._run(self._deliver, self._receivers, webhooks), name="webhooks"),
@@ -145,6 +154,7 @@ class Services:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self.stepper.close()
         await self.deliverer.close()
         await self.reconciler.stop_all()
         await self.fetching.close()
@@ -158,7 +168,9 @@ class Services:
         if await self.jobs.pause_all():
             log.info("jobs leave a checkpoint and rest until the next start; --leave-running lets them go on")
         deadline = time.monotonic() + GRACE_SECONDS + 5
-        while await self.database.read(lambda tx: tx.jobs.count(Phase.TRAINING)) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if not await self.database.read(lambda tx: tx.jobs.count(Phase.TRAINING)):
+                return
             await asyncio.sleep(BUSY_SECONDS / 2)
 
     async def not_ready(self) -> str | None:
@@ -177,13 +189,14 @@ class Services:
         return {loop.get_name(): not loop.done() for loop in self._loops}
 
     def _stir_jobs(self) -> None:
-        """Jobs have changed."""
+        """Jobs of either kind have changed."""
         self._stirred.set()
+        self._step.set()
         self._tell()
 
     def _moved(self, item: _Item) -> None:
-        """A turn has moved a job."""
-        self._tell(item.id)
+        """A turn has moved a job, or a step of one."""
+        self._tell(getattr(item, "job_id", item.id))
 
     def _tell(self, job_id: str | None = None) -> None:
         """Who watches the job (None: any) hears of it, and webhooks may be owed something."""
@@ -238,7 +251,8 @@ class Services:
             if moved:
                 self._tell()
             if await turns.take(items) or moved:
-                self._reconcile.set()  # a job that ended may have made an adapter
+                if turns.noun != "step":
+                    self._reconcile.set()  # a job that ended may have made an adapter
                 continue
             await _wait(stirred, BUSY_SECONDS if items else IDLE_SECONDS)
 

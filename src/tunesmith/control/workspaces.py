@@ -15,7 +15,7 @@ from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.jobs import JobStatus
 from tunesmith.api.workspaces import AddMember, CreateWorkspace, Member, UpdateMember, UpdateWorkspace, Workspace
 from tunesmith.control import deployments, jobs
-from tunesmith.errors import Forbidden, NotFound
+from tunesmith.errors import Conflict, Forbidden, NotFound
 from tunesmith.refs import Ref
 from tunesmith.store.data_dir import DataDir
 from tunesmith.store.database import Database, Tx
@@ -147,13 +147,18 @@ class Cleanup:
 
     async def _end_job(self, job: HeldJob) -> bool:
         """Cancel it while it lives; with its processes gone, its directory goes, then its row."""
+        if await self.database.read(lambda tx: tx.platform_steps.kept(job.id)) and job.status.final:
+            return False  # a worker said that its job is over, and is on its way out
         if job.status.final:
             await asyncio.to_thread(_remove, self.data_dir, job.id)
             await self.database.write(_forget, job)
             return True
         if job.status == JobStatus.CANCELLING:
             return False
-        await self.database.write(jobs.cancel, job.ref)
+        try:
+            await self.database.write(jobs.cancel, job.ref)
+        except Conflict:  # a platform job that is pausing is cancelled once it is paused
+            return False
         self._stir_jobs()
         return True
 

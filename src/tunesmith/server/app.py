@@ -23,6 +23,7 @@ from tunesmith.server import (
     legacy,
     manual,
     models,
+    platform_jobs,
     previews,
     projects,
     secrets,
@@ -35,7 +36,7 @@ from tunesmith.server.logs import Requests
 from tunesmith.settings import Settings
 
 ROUTERS = (
-    *(models, adapters, filesets, jobs, customization, health),
+    *(models, adapters, filesets, jobs, customization, health, platform_jobs),
     *(workspaces, projects, secrets, hub, deployments, gateway, previews, doors, legacy, manual, webhooks),
 )
 """In the order in which a request is held against them: what is asked for most often comes first."""

@@ -18,10 +18,12 @@ from tunesmith.store.adapters import Adapters
 from tunesmith.store.backend import Backend
 from tunesmith.store.deployments import Deployments
 from tunesmith.store.filesets import Filesets
+from tunesmith.store.job_results import JobResults
 from tunesmith.store.jobs import Jobs
 from tunesmith.store.leases import Leases
 from tunesmith.store.members import Members
 from tunesmith.store.models import Models
+from tunesmith.store.platform_steps import PlatformSteps
 from tunesmith.store.postgres import PostgresBackend
 from tunesmith.store.projects import Projects
 from tunesmith.store.secrets import Secrets
@@ -79,6 +81,16 @@ class Tx:
     def jobs(self) -> Jobs:
         """Jobs with their steps and metrics."""
         return Jobs(self.connection)
+
+    @cached_property
+    def platform_steps(self) -> PlatformSteps:
+        """Steps of platform jobs, and their tasks."""
+        return PlatformSteps(self.connection)
+
+    @cached_property
+    def job_results(self) -> JobResults:
+        """What jobs have made."""
+        return JobResults(self.connection)
 
     @cached_property
     def versions(self) -> Versions:

@@ -51,6 +51,13 @@ class JobSteps:
         query = select(job_steps.c.id).where(job_steps.c.job_id == job_id, job_steps.c.name == name)
         return self.connection.execute(query).first() is not None
 
+    def error(self, step_id: str) -> JsonObject | None:
+        """The error details of a step that exists."""
+        found: JsonObject | None = self.connection.execute(
+            select(job_steps.c.error_details).where(job_steps.c.id == step_id)
+        ).scalar_one()
+        return found
+
     def move(self, job_id: str, name: str, status: JobStatus, error: JsonObject | None = None) -> None:
         """Move a step that exists."""
         where = (job_steps.c.job_id == job_id, job_steps.c.name == name)
@@ -65,6 +72,8 @@ class JobSteps:
 
     def merge_details(self, job_id: str, name: str, details: Mapping[str, Any]) -> None:
         """Merge `details` into the step's, key by key."""
+        if not details:
+            return
         where = (job_steps.c.job_id == job_id, job_steps.c.name == name)
         held = self.connection.execute(select(job_steps.c.status_details).where(*where)).scalar_one()
         values = {"status_details": {**held, **details}, "updated_at": now()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -51,7 +51,7 @@ class Phase(StrEnum):
     RUNNING = "running"
     """A platform job some step of which has begun."""
     DONE = "done"
-    """Its status is final."""
+    """Its status is final, and nothing of it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Jobs(Named):
     kind = "platform-job"
     missing = "Job '{name}' not found in workspace '{workspace}'."
     filterable = {
-        "status": lambda op, value: _status(op, value),
+        "status": lambda op, value: listed_status(jobs.c.status)(op, value),
         "source": lambda op, value: _source(op, value),
         "backend": jobs.c.backend,
         "custom_fields": jobs.c.custom_fields,
@@ -242,6 +242,15 @@ class Jobs(Named):
     def by_id(self, job_id: str) -> StoredJob:
         """The customization job of that id, which must exist."""
         return _stored(self.connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
+
+    def platform(self, job_id: str) -> RowMapping:
+        """What a platform job, which must exist, goes by: `platform_spec`, `status_details`."""
+        query = select(jobs.c.platform_spec, jobs.c.status_details).where(jobs.c.id == job_id)
+        return self.connection.execute(query).mappings().one()
+
+    def is_platform(self, ref: Ref) -> bool:
+        """Whether it is a platform job; NotFound without it."""
+        return bool(self.row(ref.workspace, ref.name)["backend"] == PLATFORM)
 
     def followed(self, job_id: str) -> Active | None:
         """The same without what is large; None when it is gone."""
@@ -365,14 +374,18 @@ def _customization_job(row: Mapping[str, Any], steps: Sequence[Any], *, by_door:
     return CustomizationJob.model_validate({**row, "spec": spec, "steps": steps})
 
 
-def _status(op: Op, value: Any) -> ColumnElement[bool]:
-    """One status or several, separated by commas; BadRequest for what is none: no job would be found."""
+def listed_status(column: ColumnElement[str]) -> Callable[[Op, Any], ColumnElement[bool]]:
+    """A filter by one status or several, separated by commas; BadRequest for what is none: nothing would be found."""
+    return lambda op, value: _listed(column, op, value)
+
+
+def _listed(column: ColumnElement[str], op: Op, value: Any) -> ColumnElement[bool]:
     if op is Op.EQ and "," in str(value):
         op, value = Op.IN, str(value).split(",")
     for each in value if op in (Op.IN, Op.NIN) else [value] if op is Op.EQ else []:
         if each is not None and each not in list(JobStatus):
             raise BadRequest(f"filter: status '{each}' is none of {', '.join(JobStatus)}")
-    return condition(Test("status", op, value), {"status": jobs.c.status})
+    return condition(Test("status", op, value), {"status": column})
 
 
 def _source(op: Op, value: Any) -> ColumnElement[bool]:

@@ -23,6 +23,7 @@ from typing import IO, Literal
 import psutil
 
 from tunesmith.control.launch import keeper
+from tunesmith.control.launch.forker import Forker
 from tunesmith.errors import EngineError
 
 Phase = Literal["prepare", "train", "serve", "step"]
@@ -30,6 +31,8 @@ Stream = Literal["out", "err"]
 
 START_SECONDS = 10.0
 """How long a keeper may take to say who it is; it takes about 0.1 s."""
+FORK_SECONDS = 2.0
+"""How long a forked one may take, before one is started afresh."""
 END_SECONDS = 5.0
 """How long we wait for killed processes to be gone."""
 LOG_BYTES = 4 << 20
@@ -144,16 +147,19 @@ async def start(
     ranks: int = 1,
     grace_seconds: float = 30,
     term_first: bool = True,
+    cwd: Path | None = None,
+    forker: Forker | None = None,
 ) -> Identity:
-    """Start `ranks` processes of `argv`, with the run as working directory, under a keeper that outlives us.
+    """Start `ranks` processes of `argv` in the directory `cwd` (None = the run), under a keeper that outlives us.
 
     A launch that exists already, running or ended, is not started again: its keeper's identity is returned. An `argv`
-    that cannot be executed ends with code 127 and the reason in the log. EngineError if no keeper could be started.
+    that cannot be executed ends with code 127 and the reason in the log. EngineError if no keeper could be started. A
+    `forker` starts keepers faster.
     """
     run = run.absolute()  # noqa: ASYNC240 - asks for the working directory, no more
     launch = Launch(
         argv=list(argv),
-        cwd=str(run),
+        cwd=str(cwd or run),
         env=dict(env),
         ranks=ranks,
         log=str(log_path(run, phase, attempt)),
@@ -162,7 +168,7 @@ async def start(
         grace_seconds=grace_seconds,
         term_first=term_first,
     )
-    return await asyncio.to_thread(_start, run, phase, attempt, launch)
+    return await asyncio.to_thread(_start, run, phase, attempt, launch, forker)
 
 
 def find(run: Path, phase: Phase, attempt: int) -> Identity | None:
@@ -281,7 +287,7 @@ def _exit_path(run: Path, phase: Phase, attempt: int) -> Path:
     return run / f"{phase}.{attempt}.exit.json"
 
 
-def _start(run: Path, phase: Phase, attempt: int, launch: Launch) -> Identity:
+def _start(run: Path, phase: Phase, attempt: int, launch: Launch, forker: Forker | None) -> Identity:
     found = find(run, phase, attempt)
     if found:
         return found
@@ -292,6 +298,8 @@ def _start(run: Path, phase: Phase, attempt: int, launch: Launch) -> Identity:
     log = log_path(run, phase, attempt)
     log.parent.mkdir(mode=0o700, exist_ok=True)
     keeper.write_json(launch_path, asdict(launch))
+    if forker and forker.fork(launch_path, log, run) and (forked := _await_fork(lambda: find(run, phase, attempt))):
+        return forked
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         process = subprocess.Popen(
@@ -307,6 +315,16 @@ def _start(run: Path, phase: Phase, attempt: int, launch: Launch) -> Identity:
         os.close(output)
     _children[process.pid] = process
     return _await_keeper(process, lambda: find(run, phase, attempt), log, launch_path)
+
+
+def _await_fork(found: Callable[[], Identity | None]) -> Identity | None:
+    """The identity of a forked keeper; None if it takes so long that another had better be started: one will keep."""
+    deadline = time.monotonic() + FORK_SECONDS
+    while time.monotonic() < deadline:
+        if identity := found():
+            return identity
+        time.sleep(0.002)
+    return None
 
 
 def _await_keeper(
