@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.live import checkpoint
+from tests.live import LiveServer, checkpoint, settings
 from tunesmith import AsyncTunesmith, Tunesmith
 from tunesmith.cli.main import app
 from tunesmith.cli.session import Session
@@ -132,6 +133,35 @@ def test_a_job_from_the_terminal(stocked, live, small_trainer, tmp_path):
     assert result.exit_code == 0, result.output
     assert "is completed" in result.stdout
     assert "loss" in result.stderr
+
+
+def test_a_job_of_commands_reports_and_leaves_a_result(tmp_path):
+    with LiveServer(replace(settings(tmp_path), allow_subprocess_jobs=True)) as server, Tunesmith(server.url) as client:
+        client.files.filesets.create("scores")
+        client.files.upload_content('{"exact": 1}', "a.json", "scores")
+        command = {"provider": "subprocess", "command": ["echo", "hello"]}
+        step = {"name": "greet", "executor": command}
+        made = client.jobs.create(source="me", name="greeter", spec={}, platform_spec={"steps": [step]})
+        assert made.platform_spec.steps[0].name == "greet"
+        heard = list(client.jobs.events("greeter", patience=5))
+        assert heard[-1].event == "end"
+        assert heard[-1].state.status == "completed"
+        assert "hello" in [line.message for event in heard for line in event.lines]
+        (found,) = client.jobs.steps.list("greeter")
+        assert client.jobs.steps.retrieve("greet", job="greeter").id == found.id
+        (task,) = client.jobs.tasks.list("greet", job="greeter").data
+        assert client.jobs.tasks.retrieve(task.name, job="greeter", step="greet").status == "completed"
+        client.jobs.update_status_details("greeter", body={"note": "well done"})
+        assert client.jobs.retrieve("greeter").status_details["note"] == "well done"
+        client.jobs.results.create("scores", job="greeter", artifact_url="scores#a.json")
+        assert [result.name for result in client.jobs.results.list("greeter").data] == ["scores"]
+        written = client.jobs.results.download("scores", tmp_path / "down.json", job="greeter")
+        assert (
+            written.read_text()
+            == '{"exact": 1}'
+            == client.jobs.results.download_content("scores", job="greeter").decode()
+        )
+        assert "subprocess" in [profile.provider for profile in client.jobs.list_execution_profiles()]
 
 
 def test_a_job_in_the_shorthand_rests_and_goes_on(stocked, small_trainer):

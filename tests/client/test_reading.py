@@ -198,6 +198,14 @@ def test_whoever_listens_stops_when_the_job_is_gone_or_says_what_nobody_understa
         list(Platform(stream("event: status\nid: a\ndata: nonsense\n\n")).client().jobs.events("first"))
 
 
+def test_a_result_becomes_a_file_whole_or_not_at_all(tmp_path):
+    results = Platform(httpx.Response(200, content=b"abc"), httpx.Response(404)).client().jobs.results
+    assert results.download("scores", tmp_path / "a.json", job="first").read_bytes() == b"abc"
+    with pytest.raises(NotFoundError):
+        results.download("none", tmp_path / "b.json", job="first")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 def line(text):
     return {**samples.LOG_LINE, "message": text}
 

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Callable
 
 from tunesmith.api import paths
 from tunesmith.api.base import JsonObject, Page
+from tunesmith.api.job_steps import PlatformSpec
 from tunesmith.api.jobs import Job, JobState, LogLine, LogPage
-from tunesmith.client import wire
+from tunesmith.api.platform_jobs import CreatePlatformJob, ExecutionProfile
+from tunesmith.client import retry, wire
 from tunesmith.client.aio.pages import AsyncPages
+from tunesmith.client.aio.steps import AsyncResults, AsyncSteps, AsyncTasks
 from tunesmith.client.aio.transport import AsyncTransport
 from tunesmith.client.aio.watching import AsyncWatching
 from tunesmith.client.aio.webhooks import AsyncWebhooks
@@ -22,13 +25,52 @@ LOG_LINES = 1000
 Series = dict[str, list[JsonObject]]
 """Name of a series -> its points: `{"train_loss": [{"step": 1, "epoch": 1, "value": 2.3}, ...]}`."""
 
+Profiles = list[ExecutionProfile]
+
 
 class AsyncJobs(AsyncWatching):
     """`client.jobs`."""
 
     def __init__(self, transport: AsyncTransport, workspace: str) -> None:
         super().__init__(transport, workspace)
+        self.steps = AsyncSteps(transport, workspace)
+        self.tasks = AsyncTasks(transport, workspace)
+        self.results = AsyncResults(transport, workspace)
         self.webhooks = AsyncWebhooks(transport, workspace)
+
+    async def create(
+        self,
+        *,
+        source: str,
+        spec: JsonObject,
+        platform_spec: PlatformSpec | JsonObject,
+        name: str | None = None,
+        workspace: str | None = None,
+        description: str | None = None,
+        project: str | None = None,
+        ownership: JsonObject | None = None,
+        custom_fields: JsonObject | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submit a job of steps, each a command: `{"steps": [{"name": "a", "executor": {"provider": "subprocess",
+        "command": ["true"]}}]}`; fine-tuning jobs are submitted by `client.customization`.
+
+        `source` is what the caller calls itself, `spec` is kept and never read. PermissionDeniedError where the
+        platform's setting `allow_subprocess_jobs` is off. `idempotency_key` as in `client.customization`.
+        """
+        body = wire.ask(
+            CreatePlatformJob,
+            name=name,
+            description=description,
+            project=project,
+            source=source,
+            spec=spec,
+            platform_spec=platform_spec,
+            ownership=ownership,
+            custom_fields=custom_fields,
+        )
+        key = idempotency_key or retry.new_key()
+        return await self._transport.post(Job, self._in(paths.JOBS, workspace), body, key=key)
 
     async def retrieve(self, name: str, *, workspace: str | None = None) -> Job:
         """One job."""
@@ -70,16 +112,42 @@ class AsyncJobs(AsyncWatching):
         """Take a job out; one that runs is ended first. What it made stays."""
         await self._transport.remove(self._at(paths.JOB, name, workspace))
 
+    async def update_status_details(self, name: str, *, body: JsonObject, workspace: str | None = None) -> None:
+        """Merge into a job's status details, key by key."""
+        await self._transport.send("PATCH", self._at(paths.JOB_STATUS_DETAILS, name, workspace), body=body)
+
+    async def list_execution_profiles(self) -> Profiles:
+        """The ways in which steps of jobs are run on this platform; none where such jobs are not allowed."""
+        answer = wire.content(await self._transport.send("GET", paths.EXECUTION_PROFILES))
+        return [ExecutionProfile.model_validate(each) for each in answer]
+
     async def metrics(self, name: str, *, workspace: str | None = None) -> Series:
         """Every point of every series; the status has at most 500 of each."""
         answer: Series = wire.content(await self._transport.send("GET", self._at(paths.JOB_METRICS, name, workspace)))
         return answer
 
     async def get_logs(
-        self, name: str, *, workspace: str | None = None, limit: int | None = None, page_cursor: str | None = None
+        self,
+        name: str,
+        *,
+        workspace: str | None = None,
+        limit: int | None = None,
+        page_cursor: str | None = None,
+        attempt_id: str | None = None,
+        step_id: str | None = None,
+        task_id: str | None = None,
     ) -> LogPage:
-        """Lines of a job's log, oldest first, from `page_cursor` (`next_page` of the page before) on."""
-        query = {"limit": limit, "page_cursor": page_cursor}
+        """Lines of a job's log, oldest first, from `page_cursor` (`next_page` of the page before) on.
+
+        With `attempt_id`, `step_id` or `task_id` only what was written there.
+        """
+        query = {
+            "limit": limit,
+            "page_cursor": page_cursor,
+            "attempt_id": attempt_id,
+            "step_id": step_id,
+            "task_id": task_id,
+        }
         return await self._transport.get(LogPage, self._at(paths.JOB_LOGS, name, workspace), query)
 
     async def wait(
