@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.control.platform import Platform, allowing, shell
 from tests.live import JOBS, LiveServer, Wire, eventually, settings
 from tunesmith.control import live as watching
 
@@ -94,6 +95,17 @@ def test_a_watcher_who_breaks_off_after_any_event_goes_on_where_it_was(ready: Wi
     assert [event["event"] for event in events(ready.http, cursor=cursor)] == ["end"]
     assert [event["event"] for event in events(ready.http, kinds="status")] == ["end"]
     assert {event["event"] for event in events(ready.http, kinds=["log"])} == {"log", "end"}
+
+
+def test_a_platform_job_is_seen_with_what_its_steps_print(tmp_path: Path) -> None:
+    with LiveServer(allowing(tmp_path)) as server:
+        wire = Platform(server.http)
+        steps = [shell("one", "for n in 1 2 3; do echo line $n; sleep 0.3; done"), shell("two", "echo more >&2")]
+        assert wire.post(*steps).status_code == 201
+        seen = list(events(server.http))
+        assert lines(seen) == ["line 1", "line 2", "line 3", "[stderr] more"] == wire.log()
+    assert seen[-1]["data"]["status"] == "completed"
+    assert sum(event["event"] == "log" for event in seen) > 1
 
 
 def test_who_cannot_be_followed_is_told_why(ready: Wire) -> None:

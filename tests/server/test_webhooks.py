@@ -25,6 +25,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.control.platform import Platform, allowing, shell
 from tests.journeys.house import House
 from tests.live import JOBS, LiveServer, Wire, eventually, settings
 from tunesmith.control import webhooks
@@ -172,6 +173,19 @@ def test_only_the_statuses_that_were_asked_for_with_the_reason_of_a_failure(told
     eventually(lambda: receiver.told, "the delivery")
     assert receiver.statuses() == [("active", "error")]
     assert receiver.told[0].data["error_details"] == error
+
+
+def test_a_platform_job_is_told_of_as_well(tmp_path: Path, receiver: Receiver) -> None:
+    with LiveServer(allowing(tmp_path, webhook_hosts=(receiver.host,))) as server:
+        wire = Platform(server.http)
+        server.http.post(SECRETS, json={"name": "signing", "value": "any text"})
+        create(wire, receiver, statuses=["created", "error"])
+        error = wire.run(shell("one", "exit 3"))["error_details"]
+        eventually(lambda: len(receiver.told) == 2, "both deliveries")
+    assert [status for _, status in receiver.statuses()] == ["created", "error"]
+    assert receiver.told[1].data["source"] == "tests"
+    assert receiver.told[1].data["error_details"] == error
+    assert all(told.is_signed_with(b"any text") for told in receiver.told)
 
 
 def test_what_is_refused_is_sent_again_under_the_same_id_and_a_redirect_is_not_followed(

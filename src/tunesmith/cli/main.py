@@ -21,6 +21,7 @@ from tunesmith.cli import (
     projects,
     schema,
     secrets,
+    webhooks,
     workspaces,
 )
 from tunesmith.cli.session import Output, Root, Session
@@ -49,6 +50,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(deploy.app, name="deployments")
 
 
