@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 
+import httpx
+import pytest
 from rich.console import Console
 from rich.progress import Progress
 
@@ -12,7 +14,7 @@ from tests.client import samples
 from tests.client.samples import Platform, state, told
 from tunesmith.api.jobs import JobState
 from tunesmith.cli import watch
-from tunesmith.client.errors import APIError
+from tunesmith.client.errors import APIError, NotFoundError
 
 
 def test_the_bar_shows_phase_step_loss_speed_and_time_left():
@@ -30,6 +32,17 @@ def test_the_bar_shows_phase_step_loss_speed_and_time_left():
     last = watch.watch(platform.client(), "first", console=console)
     assert last.status == "completed"
     assert re.search(r"completed ━+ 54/54  loss 0\.250", screen.getvalue())
+
+
+def test_a_platform_without_the_stream_is_asked_again_and_again():
+    missing = httpx.Response(404, json={"detail": "Not Found"})
+    platform = Platform(missing, state("active", step=1, max_steps=2), state("completed", step=2, max_steps=2))
+    screen = io.StringIO()
+    assert watch.watch(platform.client(), "first", console=Console(file=screen)).status == "completed"
+    assert "completed" in screen.getvalue()
+    gone = httpx.Response(404, json={"detail": "Job 'first' not found"})
+    with pytest.raises(NotFoundError, match="'first' not found"):
+        watch.watch(Platform(gone, gone).client(), "first", console=Console(file=screen))
 
 
 def test_the_bar_shows_why_a_job_waits_and_that_nobody_answers():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from tunesmith.api.base import JsonObject
 from tunesmith.api.jobs import DOWNLOAD, REGISTRATION, TRAINING, UPLOAD, JobState, JobStatus
-from tunesmith.client.errors import APIError
+from tunesmith.client.errors import APIError, NotFoundError
 from tunesmith.client.sync.client import Tunesmith
 
 PHASES = {
@@ -39,11 +40,13 @@ def watch(client: Tunesmith, name: str, workspace: str | None = None, console: C
     APIConnectionError when the platform stays away for PATIENCE_SECONDS, NotFoundError when the job is deleted.
     """
     with progress_view(console or Console(stderr=True)) as view:
-        for event in client.jobs.events(
-            name, workspace=workspace, kinds=["status"], on_silence=view.silence, patience=PATIENCE_SECONDS
-        ):
-            if event.state:
-                view.show(event.state)
+        patient: Any = {"workspace": workspace, "on_silence": view.silence, "patience": PATIENCE_SECONDS}
+        try:
+            for event in client.jobs.events(name, kinds=["status"], **patient):
+                if event.state:
+                    view.show(event.state)
+        except NotFoundError:  # no such job, or an older platform without this route: the status says which
+            return client.jobs.wait(name, on_status=view.show, **patient)
     return client.jobs.get_status(name, workspace=workspace)
 
 
