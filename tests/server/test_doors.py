@@ -164,6 +164,7 @@ def test_an_idempotency_key_answers_with_the_first_job(ready: Wire) -> None:
         ({"integrations": {"wandb": {"colour": 1}}}, "spec.integrations.wandb.colour", "not permitted"),
         ({"colour": "red"}, "spec.colour", "there is no such field"),
         ({"training": []}, "spec.training", "must be an object"),
+        ({"custom_fields": "none"}, "spec.custom_fields", "must be an object, not none"),
     ],
 )
 def test_a_broken_rule_names_the_field_as_it_was_sent(

@@ -211,6 +211,7 @@ def test_output_and_custom_fields_of_the_shorthand() -> None:
         ({"type": "distillation", "peft": {"quantization": {}}}, r"spec.training.type: distillation must be sft"),
         ({"type": "dpo", "sequence_packing": True}, r"sequence_packing: true has no counterpart in the rl backend"),
         ({"type": "dpo", "lr_decay_style": "linear"}, r"lr_decay_style \(linear\) cosine or constant"),
+        ({"type": "dpo", "lr_decay_style": ["cosine"]}, r"lr_decay_style \(\['cosine'\]\) cosine or constant"),
         ({"type": "dpo", "peft": {"use_dora": True}}, r"use_dora: true has no counterpart in the rl backend"),
     ],
 )
@@ -390,6 +391,7 @@ def test_what_stands_beside_the_spec_is_kept() -> None:
             r"none is for training",
         ),
         ({}, {"output_model": "elsewhere/tone"}, r"output_model: 'elsewhere/tone' must be in the job's namespace"),
+        ({}, {"integrations": [{"type": "wandb", "wandb": "tone"}]}, r"integrations: .* must be \{type: wandb"),
         ({}, {"integrations": [{"type": "mlflow"}]}, r"integrations: .* must be \{type: wandb"),
         ({}, {"colour": 1}, r"colour: there is no such field"),
     ],

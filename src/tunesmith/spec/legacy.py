@@ -303,7 +303,8 @@ def _integrations(trackers: Any) -> Json:
     """A list of trackers as the dialects' block; only Weights & Biases was ever one."""
     found: Json = {}
     for tracker in trackers if isinstance(trackers, list) else [trackers]:
-        if not isinstance(tracker, dict) or tracker.get("type") != "wandb" or tracker.keys() - {"type", "wandb"}:
+        known = isinstance(tracker, dict) and tracker.get("type") == "wandb" and not tracker.keys() - {"type", "wandb"}
+        if not known or not isinstance(tracker.get("wandb") or {}, dict):
             raise Invalid(f"{shown(tracker)} must be {{type: wandb, wandb: {{project: ...}}}}")
         found["wandb"] = tracker.get("wandb") or {}
     return found

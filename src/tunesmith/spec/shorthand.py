@@ -201,6 +201,8 @@ def shorthand(spec: Json) -> Translated:
     """The job that the shorthand means; Invalid names a field that cannot be said in the backend that it goes to."""
     values = flat(spec, SECTIONS, "spec.")
     custom_fields = values.pop("custom_fields", None)
+    if not isinstance(custom_fields, dict | None):
+        raise Invalid(f"spec.custom_fields: must be an object, not {shown(custom_fields)}")
     training = spec.get("training")
     peft = training.get("peft") if isinstance(training, dict) else None
     method = values.get("training.type")
@@ -247,7 +249,7 @@ def _accumulate(values: Json) -> None:
 def _name_optimizer(values: Json) -> None:
     """rl has one word for the optimizer and for how its learning rate falls."""
     kind, style = values.pop("training.optimizer", "Adam"), values.pop("training.lr_decay_style")
-    if kind not in ("Adam", "AdamW") or style not in OPTIMIZER_TYPES:
+    if kind not in ("Adam", "AdamW") or style not in tuple(OPTIMIZER_TYPES):  # a list has no hash
         raise Invalid(
             f"spec.training.optimizer ({shown(kind)}) must be Adam or AdamW, and lr_decay_style ({shown(style)}) "
             f"{' or '.join(OPTIMIZER_TYPES)}, where training.type is dpo"
