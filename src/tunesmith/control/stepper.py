@@ -97,7 +97,7 @@ class Stepper:
             self._judge(step, identity, heard)
             return False
         words = "" if exit_.code == 0 else await asyncio.to_thread(self.runs.last_words, step)
-        await self.database.write(conclude, step.id, exit_, words, stale=heard.stale)
+        await self.database.write(pass_on, step.id, exit_, words, self.slots, stale=heard.stale)
         self._heard.pop(step.id, None)
         return True
 
@@ -243,6 +243,12 @@ def fail(tx: Tx, step_id: str, message: str) -> None:
     if step is not None and step.status in WANTED:
         tx.platform_steps.move(step, JobStatus.ERROR, error_details=_error(message))
         settle(tx, step.job_id, {"message": message})
+
+
+def pass_on(tx: Tx, step_id: str, exit_: Exit, words: str, slots: int, *, stale: bool) -> None:
+    """One transaction: `conclude`, and the slot that came free is the next one's at once."""
+    conclude(tx, step_id, exit_, words, stale=stale)
+    claim(tx, slots)
 
 
 def conclude(tx: Tx, step_id: str, exit_: Exit | None, words: str, *, stale: bool = False) -> None:
