@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,6 +19,8 @@ import pytest
 from tests.control.platform import Platform, allowing, python, shell
 from tests.live import FILES, JOBS, LiveServer, eventually
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 fixtures
+from tunesmith.control import backup
+from tunesmith.store.database import Database
 
 LONG = "echo started; sleep 60"
 
@@ -357,6 +360,20 @@ def test_the_end_of_a_step_is_not_lost_when_no_server_sees_it(tmp_path: Path) ->
     with LiveServer(allowing(tmp_path)) as server:
         state = Platform(server.http).wait()
         assert state["error_details"]["message"] == "Job exited with code 4"
+
+
+def test_a_job_whose_run_a_backup_does_not_hold_is_over(tmp_path: Path) -> None:
+    with LiveServer(allowing(tmp_path)) as server:
+        platform = Platform(server.http)
+        platform.post(shell("work", "echo started; sleep 2"))
+        started(platform)
+    database = Database(tmp_path / "data" / "tunesmith.db")
+    asyncio.run(database.write(backup.settle))
+    database.close()
+    with LiveServer(allowing(tmp_path)) as server:
+        state = Platform(server.http).state()
+        assert state["status"] == "error"
+        assert "restored from a backup" in state["error_details"]["message"]
 
 
 def test_a_keeper_that_is_killed_ends_the_job_and_leaves_no_process(platform: Platform, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Any, Final
 from tunesmith import __version__
 from tunesmith.api.deployments import DeploymentStatus
 from tunesmith.api.jobs import JobStatus
+from tunesmith.control import platform_jobs
 from tunesmith.errors import BadRequest, DiskFull, NotFound, TunesmithError
 from tunesmith.store import needs
 from tunesmith.store.data_dir import DataDir
@@ -268,6 +269,8 @@ def settle(tx: Tx) -> None:
         tx.jobs.steps.move_open(job.id, JobStatus.ERROR, error)
         tx.jobs.merge_details(job.id, None, {"phase": JobStatus.ERROR})
         tx.leases.release("job", job.id)
+    for step in (*tx.platform_steps.begun(Phase.RUNNING), *tx.platform_steps.begun(Phase.PAUSED)):
+        platform_jobs.lose(tx, step, error)
     for deployment in tx.deployments.all():
         tx.deployments.set(deployment.id, keeper=None, port=None)
         states = [DeploymentStatus.PENDING, DeploymentStatus.READY]

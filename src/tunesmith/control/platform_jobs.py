@@ -292,6 +292,15 @@ def merge_details(tx: Tx, ref: Ref, details: JsonObject) -> None:
     tx.jobs.merge_details(row["id"], None, details)
 
 
+def lose(tx: Tx, step: PlatformStep, error: JsonObject) -> None:
+    """One transaction: the step's run is not here any more; unless it is over already, it ends with this error."""
+    if step.status.final:
+        tx.platform_steps.set(step.id, keeper=None)
+    else:
+        tx.platform_steps.move(step, JobStatus.ERROR, keeper=None, error_details=error)
+    settle(tx, step.job_id)
+
+
 # -- below -------------------------------------------------------------------------------------------------------------
 
 

@@ -56,12 +56,13 @@ class PlatformSteps:
 
     # -- what control sees and moves -------------------------------------------------------------------------------
 
-    def begun(self) -> list[PlatformStep]:
-        """Of the jobs that have begun: steps that are not over, and those whose process is still there; oldest first.
+    def begun(self, phase: Phase = Phase.RUNNING) -> list[PlatformStep]:
+        """Of the jobs in a phase: steps that are not over, and those whose process is still there; oldest first.
 
-        Few, since jobs that have begun go first: so who has a process and who waits for one is told apart outside.
+        Few are running, since jobs that have begun go first: so who has a process and who waits for one is told apart
+        outside.
         """
-        return self._select(_BEGUN, phase=Phase.RUNNING)
+        return self._select(_BEGUN, phase=phase)
 
     def fresh(self, limit: int) -> list[PlatformStep]:
         """The first steps of jobs that have not begun, oldest first."""
