@@ -27,6 +27,7 @@ from tunesmith.store.database import Database, Tx
 from tunesmith.store.jobs import Phase
 
 DEVICES = ("cpu:0", "cpu:1")
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 thousands of commits, none of which has to outlive the test
 STARTED = Started(steps=2, epochs=1, device="cpu", compute="fp32", threads=1, trained_parameters=1, adapted_modules=1)
 AGREES = {
     Phase.WAITING: {JobStatus.CREATED, JobStatus.RESUMING},
@@ -44,7 +45,8 @@ class Jobs(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
+        self.loop = asyncio.Runner()
         self.database = Database(self.folder / "t.db")
         self.names: set[str] = set()
         self.discarded: set[str] = set()
@@ -58,17 +60,25 @@ class Jobs(RuleBasedStateMachine):
             tx.models.create("default", CreateModel(name="base", fileset="base"), Ref("default", "base"))
 
         self.write(furnish)
+        for priority in (0, 0, 1):
+            self.submit(priority)
+        for _ in range(2):  # two are prepared at once
+            self.write(scheduler.claim, DEVICES)
+            for job in self.read(lambda tx: tx.jobs.in_phase(Phase.PREPARING)):
+                self.say(job, ROWS)
+                self.write(supervisor.queue, job.id)
 
     def teardown(self) -> None:
         if hasattr(self, "database"):
             self.database.close()
+            self.loop.close()
             shutil.rmtree(self.folder)
 
     def write(self, verb: Callable[..., Any], *args: Any) -> Any:
-        return asyncio.run(self.database.write(verb, *args))
+        return self.loop.run(self.database.write(verb, *args))
 
     def read(self, verb: Callable[..., Any], *args: Any) -> Any:
-        return asyncio.run(self.database.read(verb, *args))
+        return self.loop.run(self.database.read(verb, *args))
 
     def some(self, data: Any, *phases: Phase) -> Any:
         """A job in one of the phases, or None."""
@@ -94,7 +104,7 @@ class Jobs(RuleBasedStateMachine):
         self.names.add(name)
 
     @precondition(lambda self: self.names)
-    @rule(data=st.data(), verb=st.sampled_from([jobs.cancel, jobs.pause, jobs.resume]))
+    @rule(data=st.data(), verb=st.sampled_from([jobs.pause, jobs.pause, jobs.resume, jobs.resume, jobs.cancel]))
     def ask(self, data: Any, verb: Callable[..., None]) -> None:
         name = data.draw(st.sampled_from(sorted(self.names)))
         try:
@@ -153,8 +163,13 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def the_trainer_hears_a_wish(self, data: Any) -> None:
-        job = self.some(data, Phase.TRAINING)
-        if job and job.status in (JobStatus.PAUSING, JobStatus.CANCELLING):
+        told = [
+            job
+            for job in self.read(lambda tx: tx.jobs.in_phase(Phase.TRAINING))
+            if job.status in (JobStatus.PAUSING, JobStatus.CANCELLING)
+        ]
+        if told:
+            job = data.draw(st.sampled_from(told))
             wish = "pause" if job.status == JobStatus.PAUSING else "cancel"
             self.say(job, Stopped(step=1, wish=wish))
             if wish == "pause":
@@ -219,5 +234,5 @@ class Jobs(RuleBasedStateMachine):
 
 TestJobs = Jobs.TestCase
 TestJobs.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
