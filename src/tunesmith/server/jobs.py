@@ -72,7 +72,7 @@ async def job_metrics(workspace: str, name: str, house: House) -> dict[str, list
     return await house.jobs.series(workspace, name)
 
 
-@router.get(paths.JOB_EVENTS, response_class=sse.Answer)
+@router.get(paths.JOB_EVENTS, response_class=Response, responses=sse.STREAM)
 async def job_events(
     workspace: str,
     name: str,

@@ -11,12 +11,17 @@ from tunesmith.api.base import Resource
 from tunesmith.api.live import JobEvent, NewLines, NewPoints
 
 HEARTBEAT = ": nothing new\n\n"
+KIND = "text/event-stream"
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events, until the job has ended.", "content": {KIND: {"schema": {"type": "string"}}}}
+}
+"""What the route answers, for OpenAPI."""
 
 
 class Answer(StreamingResponse):
     """A stream that no cache keeps and no proxy holds back."""
 
-    media_type = "text/event-stream"
+    media_type = KIND
 
     def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         kept = {"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})}
