@@ -23,8 +23,8 @@ NOT_SETTINGS = frozenset(
     PREFIX + name
     for name in (
         *("BASE_URL", "WORKSPACE"),  # the client's
-        *("ATTEMPT", "KEEPER", "REQUEST_ID", "SERVE_TOKEN"),  # what the launcher tells an engine
-        *("CI_TIMED", "CRASH_AT", "NEMO_PYTHON", "NO_SKIP"),  # the project's own tests
+        *("ATTEMPT", "CHECKPOINT_SECONDS", "KEEPER", "REQUEST_ID", "SERVE_TOKEN"),  # what the launcher tells an engine
+        *("CI_TIMED", "CRASH_AT", "NEMO_MICROSERVICES_PYTHON", "NEMO_PYTHON", "NO_SKIP", "TEST_TRACKERS"),  # the project's own tests
     )
 )
 """Variables with our prefix that others read."""

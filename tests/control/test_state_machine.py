@@ -27,7 +27,8 @@ from tunesmith.store.database import Database, Tx
 from tunesmith.store.jobs import Phase
 
 DEVICES = ("cpu:0", "cpu:1")
-IN_MEMORY = Path("/dev/shm")  # noqa: S108 thousands of commits, none of which has to outlive the test
+IN_MEMORY = Path("/dev/shm")
+"""Thousands of commits, none of which has to outlive the test."""
 STARTED = Started(steps=2, epochs=1, device="cpu", compute="fp32", threads=1, trained_parameters=1, adapted_modules=1)
 AGREES = {
     Phase.WAITING: {JobStatus.CREATED, JobStatus.RESUMING},

@@ -94,7 +94,7 @@ class PlatformJobService:
                 f"operator allows them with the setting allow_subprocess_jobs ({SETTING}=1)"
             )
         steps = [runnable(step).model_dump(mode="json") for step in asked.platform_spec.steps]
-        job = await self.database.write(create, workspace, asked, {"steps": steps}, key)
+        job = await self.database.write(create, workspace, asked, {"steps": steps}, key, REQUEST_ID.get())
         self._changed()
         return job
 
@@ -155,7 +155,9 @@ def runnable(step: StepSpec) -> StepSpec:
     return step
 
 
-def create(tx: Tx, workspace: str, asked: CreatePlatformJob, platform: JsonObject, key: str | None) -> Job:
+def create(
+    tx: Tx, workspace: str, asked: CreatePlatformJob, platform: JsonObject, key: str | None, request_id: str = ""
+) -> Job:
     """One transaction: the job with its first step and its fileset, or the one that the key has made before."""
     digest = digest_of({"source": asked.source, "spec": asked.spec, "platform_spec": platform})
     if key and (made := made_with_key(tx, workspace, key, digest)):
@@ -176,7 +178,7 @@ def create(tx: Tx, workspace: str, asked: CreatePlatformJob, platform: JsonObjec
         status_details={},
         ownership=asked.ownership,
         custom_fields=asked.custom_fields,
-        request_id=REQUEST_ID.get(),
+        request_id=request_id,
         idempotency_key=key,
     )
     first = platform["steps"][0]

@@ -133,7 +133,7 @@ class Submission:
             refuse_missing_trackers(lowered.plan.trackers)
             self._check_disk(dialect.result(spec), inputs, trained_parameters(lowered.plan, facts))
             crash_at("submit-before-commit")
-            job = await self.database.write(insert, ref, job_id, asked, inputs, lowered)
+            job = await self.database.write(insert, ref, job_id, asked, inputs, lowered, REQUEST_ID.get())
             crash_at("submit-after-commit")
         self._changed()
         return job
@@ -241,7 +241,9 @@ def check(tx: Tx, ref: Ref, asked: Asked, inputs: Inputs) -> Checked:
     )
 
 
-def insert(tx: Tx, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, lowered: Lowered) -> CustomizationJob:
+def insert(
+    tx: Tx, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, lowered: Lowered, request_id: str = ""
+) -> CustomizationJob:
     """One transaction: `check` again, then the job with its first step."""
     dialect, spec = asked.dialect, asked.spec
     if asked.idempotency_key and (made := made_before(tx, ref.workspace, asked)):
@@ -278,7 +280,7 @@ def insert(tx: Tx, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, lowered:
         status_details={"phase": Phase.WAITING, "backend": asked.backend, "warnings": list(lowered.warnings)},
         ownership=asked.envelope.ownership,
         custom_fields=asked.envelope.custom_fields,
-        request_id=REQUEST_ID.get(),
+        request_id=request_id,
         idempotency_key=asked.idempotency_key,
     )
     tx.jobs.steps.add(row["id"], STEPS[0], JobStatus.CREATED)

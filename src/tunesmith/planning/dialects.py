@@ -35,8 +35,8 @@ class Lower(Protocol):
         teacher: ModelFacts | None = None,
         devices_here: int | None = None,
     ) -> Lowered:
-        """`run` is the job's id, `name` its name, `model` the base's `workspace/name`, `chat_template` the fileset's own
-        ("" = the checkpoint's), `teacher` the facts of `named(spec).teacher`, `devices_here` what this machine has
+        """`run` is the job's id, `name` its name, `model` the base's `workspace/name`, `chat_template` the fileset's
+        own ("" = the checkpoint's), `teacher` the facts of `named(spec).teacher`, `devices_here` what this machine has
         (None = not looked at)."""
         ...
 

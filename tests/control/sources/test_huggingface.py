@@ -121,7 +121,7 @@ def test_a_secret_that_is_no_token_is_refused_without_being_shown(hub: Hub, toke
 def test_an_address_that_is_not_allowed_is_never_asked(endpoint: str) -> None:
     asked = HuggingFaceStorage(repo_id="acme/tiny", endpoint=endpoint)
     with pytest.raises(
-        BadRequest, match=r"Storage host or endpoint not in allowed list: Host '.*' is not in the allowed"
+        BadRequest, match=r"(?s)Storage host or endpoint not in allowed list: Host '.*' is not in the allowed"
     ):
         pin(asked, "https://huggingface.co")
 
