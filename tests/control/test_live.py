@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -12,9 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.client.samples import state
 from tests.control.platform import Platform, allowing, shell
 from tests.live import JOBS, LiveServer, Wire, eventually, settings
+from tunesmith.api.jobs import JobState
 from tunesmith.control import live as watching
+from tunesmith.control.logs import Logged
+from tunesmith.store.data_dir import DataDir
 
 Event = dict[str, Any]
 
@@ -143,13 +148,50 @@ def test_a_server_that_stops_lets_watchers_go_at_once(small_trainer: None, tmp_p
         wire.dataset(behaviour="hang")
         wire.submit()
         wire.wait("job", "active")
-        watcher = threading.Thread(target=lambda: seen.extend(events(httpx.Client(base_url=server.url))), daemon=True)
+        http = httpx.Client(base_url=server.url)
+        watcher = threading.Thread(target=lambda: seen.extend(events(http)), daemon=True)
         watcher.start()
         eventually(lambda: server.services.live.watched, "the watcher")
         server.server.should_exit = True
         watcher.join(2)
         assert not watcher.is_alive()
+        http.close()
     assert "end" not in [event["event"] for event in seen]
+
+
+def test_a_state_that_comes_back_is_told_each_time_and_no_more(tmp_path: Path) -> None:
+    """The cursor comes back with the state; what was read from there before is not news."""
+    service = Told()
+
+    async def watch() -> list[str]:
+        live = watching.Live(service, DataDir(tmp_path), service)  # type: ignore[arg-type]
+        stream = await live.follow("default", "job", kinds=["status"])
+        seen = []
+        for phase in ("queued", "loading", "queued", "loading"):
+            service.phase = phase
+            live.stir()
+            seen.append(await anext(stream))
+        service.status = "completed"
+        live.stir()
+        async with asyncio.timeout(5):
+            seen += [event async for event in stream]
+        return [event.state.status_details["phase"] + event.event for event in seen if event and event.state]
+
+    assert asyncio.run(watch()) == ["queuedstatus", "loadingstatus", "queuedstatus", "loadingstatus", "loadingend"]
+
+
+class Told:
+    """A job whose state is as the test says, in the place of the jobs and of the database."""
+
+    phase = ""
+    status = "active"
+
+    async def state(self, *_: str, series: bool) -> JobState:
+        assert not series
+        return JobState.model_validate(state(self.status, phase=self.phase))
+
+    async def read(self, *_: object) -> Logged:
+        return Logged((await self.state(series=False)).id, "job", False, 1, "a", ())
 
 
 def test_silence_is_broken_by_a_comment(ready: Wire, monkeypatch: pytest.MonkeyPatch) -> None:

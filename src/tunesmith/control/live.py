@@ -194,6 +194,7 @@ class Live:
             version = watched.version
             batch = await self._read(ref, job_id, cursor, kinds)
             watched.read_at = time.monotonic()
+            watched.batches.pop((str(batch.cursor), kinds), None)  # older: a state may come back, and so may a cursor
             watched.batches[key] = version, batch
             watched.batches.move_to_end(key)
             if len(watched.batches) > BATCHES:
