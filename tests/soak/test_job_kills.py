@@ -61,6 +61,8 @@ class Story:
         self.kills: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
         self.names: list[str] = []
+        self.hanging: set[str] = set()
+        """Jobs that train until they are told to pause."""
         self.start()
         self.wire.model()
         for behaviour in ("slow", "finish", "hang-once"):
@@ -117,6 +119,8 @@ class Story:
         )
         assert answer.status_code == 201, answer.text
         self.names.append(name)
+        if behaviour == "hang-once":
+            self.hanging.add(name)
 
     def target(self, victim: str, job_id: str | None) -> int | None:
         """The process to kill; None means the server."""
@@ -174,8 +178,11 @@ class Story:
         assert not list((self.house.data_dir / "blobs" / "incoming").iterdir())
 
     def brought_on(self, name: str) -> bool:
-        """Whether a job has ended; one that is paused is resumed."""
+        """Whether a job has ended; one that is paused is resumed, and one that waits for a wish gets one."""
         status = self.wire.state(name)["status"]
         if status == "paused":
             self.wire.http.post(f"{JOBS}/{name}/resume")
+        elif status == "active" and name in self.hanging:
+            self.hanging.discard(name)
+            self.wire.http.post(f"{JOBS}/{name}/pause")
         return status in ("completed", "error", "cancelled")

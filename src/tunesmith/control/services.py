@@ -35,7 +35,7 @@ from tunesmith.control.serving import ServingClient
 from tunesmith.control.sources.base import Sources
 from tunesmith.control.stepper import Stepper
 from tunesmith.control.submission import Submission
-from tunesmith.control.supervisor import Supervisor
+from tunesmith.control.supervisor import Supervisor, slowness
 from tunesmith.control.webhooks import Deliverer, WebhookService
 from tunesmith.control.workspaces import Cleanup, WorkspaceService
 from tunesmith.handoff.crash import crash_at
@@ -254,7 +254,7 @@ class Services:
                 if turns.noun != "step":
                     self._reconcile.set()  # a job that ended may have made an adapter
                 continue
-            await _wait(stirred, BUSY_SECONDS if items else IDLE_SECONDS)
+            await _wait(stirred, BUSY_SECONDS * slowness(len(items)) if items else IDLE_SECONDS)
 
 
 def refuse_twins(settings: Settings) -> None:

@@ -41,6 +41,8 @@ from tunesmith.store.jobs import Active, Discard, Phase, StoredJob
 STEP_OF = {Phase.PREPARING: DOWNLOAD, Phase.TRAINING: TRAINING}
 WITH_PROCESS = (Phase.PREPARING, Phase.TRAINING)
 MOST_ATTEMPTS = 3
+FEW = 20
+"""Jobs that are followed as closely as the pauses below say."""
 LOOK_FOR_LIFE_SECONDS = 1.0
 """Between two looks whether a process that says nothing is still there. Its end is seen at once by its exit file."""
 LISTEN_SECONDS = 1.0
@@ -48,6 +50,11 @@ LISTEN_SECONDS = 1.0
 SILENCE_SECONDS = 3600.0
 """Without an event until a trainer is taken for hung: counted from the last one, on a clock that sleeps with the
 machine."""
+
+
+def slowness(count: int) -> float:
+    """How much longer pauses are while so many things are followed: many cost no more than a few do."""
+    return max(1.0, count / FEW)
 
 
 @dataclass(slots=True)
@@ -76,6 +83,7 @@ class Supervisor:
         self.devices = devices
         self.silence_seconds = SILENCE_SECONDS
         self._heard: dict[str, _Heard] = {}
+        self._slowness = 1.0
 
     async def active(self) -> list[Active | Discard]:
         """What to take a turn with."""
@@ -83,7 +91,9 @@ class Supervisor:
         def found(tx: Tx) -> list[Active | Discard]:
             return [*tx.jobs.active(*WITH_PROCESS), *(each for each in tx.jobs.discarded() if not each.steps)]
 
-        return await self.database.read(found)
+        active = await self.database.read(found)
+        self._slowness = slowness(len(active))
+        return active
 
     async def turn(self, job: Active | Discard) -> bool:
         """Do for one job what can be done now; whether something moved."""
@@ -182,14 +192,14 @@ class Supervisor:
         now = time.monotonic()
         if local.has_exited(self.runs.directory(job), LAUNCHED[job.phase], job.attempt):
             heard.looked_at = now
-        elif now - heard.looked_at < LOOK_FOR_LIFE_SECONDS:
+        elif now - heard.looked_at < LOOK_FOR_LIFE_SECONDS * self._slowness:
             return None
         heard.looked_at = now
         return await asyncio.to_thread(self.runs.ended, job, identity)
 
     async def _news(self, job: Active, heard: _Heard) -> tuple[Sequence[Event], int]:
         """Events past the offset, now and then: one that talks much is heard in larger portions."""
-        if time.monotonic() - heard.applied_at < LISTEN_SECONDS:
+        if time.monotonic() - heard.applied_at < LISTEN_SECONDS * self._slowness:
             return (), job.events_offset
         return await self._all_news(job)
 
