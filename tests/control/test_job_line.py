@@ -313,6 +313,7 @@ def test_secrets_reach_the_trainer_and_a_missing_one_is_refused(
     spec = {"model": "base", "dataset": {"training": "rows"}, "training": {}}
     tracked = {**spec, "integrations": {"wandb": {"project": "p", "api_key_secret": "wandb-key"}}}
     asked = {"name": "tracked", "spec": tracked}
+    monkeypatch.setattr(submission, "find_spec", lambda _: object())
     refused = ready.http.post(AUTOMODEL, json=asked)
     assert refused.status_code == 409, refused.text
     assert refused.headers["x-should-retry"] == "false"

@@ -17,7 +17,7 @@ from tunesmith.control.checkpoints import read_facts, refuse_without_tokenizer
 from tunesmith.control.contents import Contents
 from tunesmith.control.devices import Devices
 from tunesmith.control.request_id import REQUEST_ID
-from tunesmith.errors import Conflict, Invalid, NotFound
+from tunesmith.errors import Conflict, Invalid, NotBuilt, NotFound
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.plan import TrackersPart
 from tunesmith.planning.dialects import DIALECTS, Dialect, Lowered, Result
@@ -111,25 +111,16 @@ class Submission:
         inputs = await self.database.read(resolve, workspace, dialect, spec)
         if await self._list_again(inputs):
             inputs = await self.database.read(resolve, workspace, dialect, spec)
-        await self.database.read(check, ref, asked, inputs)
         with self.contents.blobs.hold(inputs.digests()):
             facts = await self._facts(inputs.base, inputs.model)
             refuse_without_tokenizer(inputs.base)
-            teacher = None
-            if inputs.teacher and inputs.teacher_model:
-                teacher = await self._facts(inputs.teacher, inputs.teacher_model)
-            job_id, template = new_id("platform-job"), inputs.base.chat_template
-            lowered = dialect.lower(
-                spec,
-                facts,
-                run=job_id,
-                model=str(inputs.model),
-                name=ref.name,
-                chat_template=template,
-                teacher=teacher,
-                devices_here=len(self.devices.names),
-            )
             self._refuse_devices(dialect, spec)
+            job_id = new_id("platform-job")
+            try:
+                lowered = await self._lower(ref, job_id, asked, inputs, facts)
+            except NotBuilt:
+                await self.database.read(check, ref, asked, inputs)  # every other rule is said before that one
+                raise
             refuse_missing_trackers(lowered.plan.trackers)
             self._check_disk(dialect.result(spec), inputs, trained_parameters(lowered.plan, facts))
             crash_at("submit-before-commit")
@@ -137,6 +128,28 @@ class Submission:
             crash_at("submit-after-commit")
         self._changed()
         return job
+
+    async def _lower(self, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, facts: ModelFacts) -> Lowered:
+        """The plan; Invalid and NotBuilt as the dialect has them, NotBuilt too for weights that no engine loads."""
+        teacher = None
+        if inputs.teacher and inputs.teacher_model:
+            teacher = await self._facts(inputs.teacher, inputs.teacher_model)
+        lowered = asked.dialect.lower(
+            asked.spec,
+            facts,
+            run=job_id,
+            model=str(inputs.model),
+            name=ref.name,
+            chat_template=inputs.base.chat_template,
+            teacher=teacher,
+            devices_here=len(self.devices.names),
+        )
+        if not any(file.path.endswith(".safetensors") for file in inputs.base.files):
+            raise NotBuilt(
+                f"model: fileset {inputs.base.fileset} holds pickled weights (pytorch_model.bin); training on those "
+                "is not built yet; save them as safetensors (from_pretrained(...).save_pretrained(...)) and upload that"
+            )
+        return lowered
 
     def _refuse_devices(self, dialect: Dialect, spec: Spec) -> None:
         """Invalid for devices that this machine does not have."""
@@ -223,7 +236,7 @@ class Checked:
 def check(tx: Tx, ref: Ref, asked: Asked, inputs: Inputs) -> Checked:
     """Is everything that the job names there, and are its own name and its output's free; Conflict or Invalid if not.
 
-    Asked before the checkpoint is read, and again by `insert`, since others do not wait meanwhile.
+    Part of `insert`, and asked before a spec is refused as not built yet.
     """
     dialect, spec = asked.dialect, asked.spec
     tx.jobs.refuse_twin(ref, asked.digest)
@@ -244,7 +257,7 @@ def check(tx: Tx, ref: Ref, asked: Asked, inputs: Inputs) -> Checked:
 def insert(
     tx: Tx, ref: Ref, job_id: str, asked: Asked, inputs: Inputs, lowered: Lowered, request_id: str = ""
 ) -> CustomizationJob:
-    """One transaction: `check` again, then the job with its first step."""
+    """One transaction: `check`, then the job with its first step."""
     dialect, spec = asked.dialect, asked.spec
     if asked.idempotency_key and (made := made_before(tx, ref.workspace, asked)):
         return made  # by a twin of this request, a moment ago
