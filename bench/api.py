@@ -34,6 +34,8 @@ CLIENTS = 16
 SMALL = 100_000
 CHUNK = 1 << 20
 START_SECONDS = 60.0
+IDLE_SECONDS = 2.0
+"""Before a server hangs up on a connection that says nothing."""
 WORKSPACE = "bench"
 MODELS = f"/apis/models/v2/workspaces/{WORKSPACE}/models"
 FILESETS = f"/apis/files/v2/workspaces/{WORKSPACE}/filesets"
@@ -54,8 +56,8 @@ class Target:
 
     def call(self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, size: int = 0) -> bytes:
         """One request on this thread's own connection; an answer that says no ends the benchmark."""
-        connection = getattr(self.threads, "connection", None)
-        if connection is None:
+        connection, idle_since = getattr(self.threads, "connection", None), getattr(self.threads, "idle_since", 0.0)
+        if connection is None or time.monotonic() - idle_since > IDLE_SECONDS:
             where = urlsplit(self.url)
             connection = self.threads.connection = http.client.HTTPConnection(where.hostname, where.port, timeout=600)
             connection.connect()
@@ -72,6 +74,7 @@ class Target:
             said = str(count).encode()
         else:
             said = answer.read()
+        self.threads.idle_since = time.monotonic()
         if answer.status >= 400:
             raise SystemExit(f"{self.name}: {method} {path} was answered {answer.status} {said[:300]!r}")
         return said

@@ -24,7 +24,8 @@ NOT_SETTINGS = frozenset(
     for name in (
         *("BASE_URL", "WORKSPACE"),  # the client's
         *("ATTEMPT", "CHECKPOINT_SECONDS", "KEEPER", "REQUEST_ID", "SERVE_TOKEN"),  # what the launcher tells an engine
-        *("CI_TIMED", "CRASH_AT", "NEMO_MICROSERVICES_PYTHON", "NEMO_PYTHON", "NO_SKIP", "TEST_TRACKERS"),  # the project's own tests
+        # the project's own tests
+        *("CI_TIMED", "CRASH_AT", "NEMO_MICROSERVICES_PYTHON", "NEMO_PYTHON", "NO_SKIP", "TEST_TRACKERS"),
     )
 )
 """Variables with our prefix that others read."""
