@@ -118,7 +118,7 @@ def _files(tx: Tx, job: StoredJob, finished: Finished) -> int | None:
         for file in snapshot.files:
             tx.filesets.remove(output.workspace, output.name, file.path)
     for made in finished.files:
-        tx.filesets.put(output.workspace, output.name, made.path, made.digest, made.size)
+        tx.filesets.put(output.workspace, output.name, made.path, made.digest, made.size, by_service=True)
     tx.filesets.mark(output, job.backend)
     return version
 

@@ -27,7 +27,7 @@ from tunesmith.api.filesets import (
     UpdateFileset,
 )
 from tunesmith.api.paths import FILESETS
-from tunesmith.errors import Conflict, NotFound
+from tunesmith.errors import Conflict, Forbidden, NotFound
 from tunesmith.refs import Ref, check_name
 from tunesmith.store.ids import now
 from tunesmith.store.rows import Named, upsert
@@ -151,19 +151,27 @@ class Filesets(Named):
         """One page of a workspace's filesets."""
         return self.page_of(workspace, asked, lambda rows: [_fileset(row) for row in rows])
 
-    def put(self, workspace: str, name: str, path: str, digest: str, size: int) -> FilesetFile:
-        """Make `path` these bytes, whatever it was before; Conflict as `check_writable`."""
-        row = self.check_writable(workspace, name, path)
+    def put(
+        self, workspace: str, name: str, path: str, digest: str, size: int, *, by_service: bool = False
+    ) -> FilesetFile:
+        """Make `path` these bytes, whatever it was before; Conflict and Forbidden as `check_writable`."""
+        row = self.check_writable(workspace, name, path, by_service=by_service)
         values = {"digest": digest, "size": size, "tag": None, "created_at": now()}
         self.connection.execute(self._put(), {"fileset_id": row["id"], "path": path, **values})
         return shown(workspace, name, StoredFile(path, digest, size))
 
-    def check_writable(self, workspace: str, name: str, path: str) -> RowMapping:
+    def check_writable(self, workspace: str, name: str, path: str, *, by_service: bool = False) -> RowMapping:
         """The fileset's row, for a file to be written to it; NotFound without it.
 
-        Conflict when its files are a remote storage's, or when `path` would be a file and a directory at once.
+        Forbidden for what a job made, unless it is the platform itself that writes (`by_service`). Conflict when its
+        files are a remote storage's, or when `path` would be a file and a directory at once.
         """
         row = self._own(workspace, name)
+        if not by_service and (service := (row["custom_fields"] or {}).get(MARK)):
+            raise Forbidden(
+                f"Access denied: This fileset's files are immutable: job results are written by {service} jobs alone. "
+                "Upload into a fileset of your own."
+            )
         if other := self._in_the_way(row["id"], path):
             what = "is a directory" if other.startswith(f"{path}/") else f"lies below '{other}', which is a file"
             raise Conflict(
