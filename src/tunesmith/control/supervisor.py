@@ -190,9 +190,8 @@ class Supervisor:
     async def _ended(self, job: Active, identity: Identity, heard: _Heard) -> Exit | None:
         """How its process ended; None while it runs, as far as is known."""
         now = time.monotonic()
-        if local.has_exited(self.runs.directory(job), LAUNCHED[job.phase], job.attempt):
-            heard.looked_at = now
-        elif now - heard.looked_at < LOOK_FOR_LIFE_SECONDS * self._slowness:
+        looked = now - heard.looked_at < LOOK_FOR_LIFE_SECONDS * self._slowness
+        if looked and not local.has_exited(self.runs.directory(job), LAUNCHED[job.phase], job.attempt):
             return None
         heard.looked_at = now
         return await asyncio.to_thread(self.runs.ended, job, identity)
@@ -315,7 +314,7 @@ def apply(tx: Tx, job_id: str, offset: int, events: Sequence[Event], behind: int
         if isinstance(event, PreparedRows | Finished | Failed | Stopped):
             ending = event.model_dump(mode="json")
     tx.jobs.steps.merge_details(job_id, STEP_OF[job.phase], changes)
-    tx.jobs.add_metrics(job_id, [point for event in events for point in progress.points(event)])
+    tx.jobs.metrics.add(job_id, [point for event in events for point in progress.points(event)])
     tx.jobs.set(job_id, events_offset=behind, ending=ending, status_details={**known, **changes})
     crash_at("events-before-commit")
 

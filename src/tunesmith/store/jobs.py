@@ -15,14 +15,14 @@ from tunesmith.api.base import JsonObject, Page, PageRequest
 from tunesmith.api.doors import SHORTHAND
 from tunesmith.api.filters import Op, Test
 from tunesmith.api.jobs import STEPS, CustomizationJob, Job, JobState, JobStatus
-from tunesmith.errors import BadRequest, Conflict
+from tunesmith.errors import BadRequest, Conflict, NotFound
 from tunesmith.handoff.plan import Plan
 from tunesmith.refs import Ref
 from tunesmith.store.filesets import Snapshot
 from tunesmith.store.filtering import condition
 from tunesmith.store.ids import new_id, now
 from tunesmith.store.job_steps import JobSteps
-from tunesmith.store.metrics import Metrics, Point, thinned
+from tunesmith.store.metrics import Metrics, thinned
 from tunesmith.store.rows import Named
 from tunesmith.store.tables import discards, jobs, secrets
 from tunesmith.store.webhooks import Deliveries
@@ -202,7 +202,7 @@ class Jobs(Named):
         """
         row = self.row(workspace, name)
         if row["backend"] == PLATFORM or backend not in (None, row["backend"]):
-            self.row(workspace, f"{name}/")  # raises what a missing one raises: no name has a slash
+            raise NotFound(self.missing.format(workspace=workspace, name=name))
         shown = {**row, "status_details": self._details(row)}
         return _customization_job(shown, self.steps.of([row["id"]])[row["id"]], by_door=backend is None)
 
@@ -325,10 +325,6 @@ class Jobs(Named):
             self.steps.merge_details(job_id, step, details)
         held = self.connection.execute(select(jobs.c.status_details).where(jobs.c.id == job_id)).scalar_one()
         self.connection.execute(update(jobs).where(jobs.c.id == job_id).values(status_details={**held, **details}))
-
-    def add_metrics(self, job_id: str, points: Iterable[Point]) -> None:
-        """More points of its series."""
-        self.metrics.add(job_id, points)
 
     # -- the deleted -----------------------------------------------------------------------------------------------
 
