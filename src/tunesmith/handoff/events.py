@@ -46,6 +46,9 @@ class PreparedRows(Spoken):
     dropped_rows: int
     steps: int
     steps_per_epoch: int
+    packs: int = 0
+    """Sequences that the training rows were put into; 0 without packing."""
+    packs_per_step: int = 0
 
 
 class Started(Spoken):
@@ -55,10 +58,13 @@ class Started(Spoken):
     steps: int
     epochs: int
     device: str
-    compute: Literal["bf16", "fp32"]
+    compute: Literal["bf16", "fp16", "fp32"]
     threads: int
     trained_parameters: int
     adapted_modules: int
+    """0 where all weights are trained."""
+    stored_as: Literal["bfloat16", "float16", "float32"] = "float32"
+    """Type of the weights in the artifact."""
     from_step: int = 0
     """The step whose checkpoint this attempt goes on from; 0 = from the start."""
     request_id: str = ""
@@ -73,7 +79,7 @@ class Progress(Spoken):
     epoch: int
     """1-based."""
     loss: float
-    """Mean negative log-likelihood of the step's trained tokens, in nats."""
+    """Mean loss of the trained tokens since the last such event, in nats."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""
@@ -81,6 +87,30 @@ class Progress(Spoken):
     """Real (unpadded) tokens since the start of the run, those before a checkpoint included."""
     seconds: float
     """Spent training since the start of the run, those before a checkpoint included."""
+    padding: float = 0.0
+    """Part of the tokens that went through the model and stand for nothing, since the last such event."""
+    peak_memory: int = 0
+    """Most bytes that the process has held so far: on the GPU where it computes there, else resident."""
+    utilisation: float | None = None
+    """Floating-point operations that the method needs (none of those that are done twice), as a part of what the
+    device's matrix products reach; None where that is not known."""
+
+
+class Sample(Handed):
+    """What the model says to a validation row's prompt."""
+
+    prompt: str
+    said: str
+    wanted: str
+    """What the row has there."""
+
+
+class Sampled(Spoken):
+    """The model was asked a few prompts beside a validation."""
+
+    kind: Literal["sampled"] = "sampled"
+    step: int
+    samples: tuple[Sample, ...]
 
 
 class Validated(Spoken):
@@ -99,6 +129,10 @@ class CheckpointSaved(Spoken):
     step: int
     epoch: int
     path: str
+    size: int = 0
+    """Bytes; 0 where nobody knows."""
+    at_stake: float = 0.0
+    """Seconds of work that a death of the process may cost from here on; 0 where nobody knows."""
 
 
 class Warned(Spoken):
@@ -151,7 +185,17 @@ class Failed(Spoken):
 
 
 Event = Annotated[
-    Preparing | PreparedRows | Started | Progress | Validated | CheckpointSaved | Warned | Finished | Stopped | Failed,
+    Preparing
+    | PreparedRows
+    | Started
+    | Progress
+    | Validated
+    | Sampled
+    | CheckpointSaved
+    | Warned
+    | Finished
+    | Stopped
+    | Failed,
     Field(discriminator="kind"),
 ]
 

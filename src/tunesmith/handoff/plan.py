@@ -51,7 +51,13 @@ class EverySteps(Handed):
     steps: int
 
 
-Cadence = Annotated[EachEpoch | FractionOfEpoch | EverySteps, Field(discriminator="kind")]
+class AtTheEnd(Handed):
+    """Validate once, after the last step."""
+
+    kind: Literal["at_the_end"] = "at_the_end"
+
+
+Cadence = Annotated[EachEpoch | FractionOfEpoch | EverySteps | AtTheEnd, Field(discriminator="kind")]
 
 
 class ModelPart(Handed):
@@ -61,9 +67,12 @@ class ModelPart(Handed):
     """`workspace/name` of the model entity, for the artifact's `base_model_name_or_path`."""
     attention: Literal["sdpa", "eager"]
     """Which attention function computes."""
-    compute: Literal["auto", "bf16", "fp32"]
+    compute: Literal["auto", "bf16", "fp16", "fp32"]
     """Type of the matrix products. auto = bf16 where the processor has bf16 dot products, else fp32; the run's
-    `started` event says which it was. Frozen weights lie in the same type, trained ones always in float32."""
+    `started` event says which it was. Frozen weights lie in the same type, trained ones have float32 masters."""
+    recompute: Literal["no", "layers", "offloaded"] = "no"
+    """Activations of a layer: kept; computed again in the backward pass (Chen et al., 2016); or so, with what is kept
+    between layers in main memory."""
 
 
 class DataPart(Handed):
@@ -88,10 +97,14 @@ class DataPart(Handed):
     """Whether rows with messages are rendered; else they are refused."""
     columns: bool = True
     """Whether rows of two texts and no known key are taken as prompt and completion."""
+    packing: bool = False
+    """Whether a step holds as many full sequences as its rows fill on average, instead of a number of rows."""
+    pack_window: int = 1000
+    """Rows that are looked at together when they are put into sequences of `sequence_limit` tokens."""
 
 
 class LoraPart(Handed):
-    """Low-rank adapters (Hu et al., 2021): y = W x + (alpha / rank) B A x."""
+    """Low-rank adapters (Hu et al., 2021): y = W x + scale B A x, with scale = alpha / rank."""
 
     rank: int
     alpha: int
@@ -99,13 +112,27 @@ class LoraPart(Handed):
     """Probability that an input element of an adapter is zeroed while training."""
     modules: tuple[str, ...]
     """Full names of the linear modules that are adapted, in the checkpoint's order."""
+    seed: int | None = None
+    """Draws the start values; None = the schedule's seed."""
+    rank_stabilised: bool = False
+    """scale = alpha / sqrt(rank) (Kalajdzievski, 2023)."""
+    start: Literal["uniform", "gaussian", "both_random", "pissa", "olora"] = "uniform"
+    """uniform = A uniform and B zero; gaussian = A normal and B zero; both_random = neither is zero; pissa = the
+    principal directions of W (Meng et al., 2024); olora = its QR factors (Buyukakyuz, 2024)."""
+    decomposed: bool = False
+    """Whether the length of each weight's rows is trained apart from their direction (DoRA; Liu et al., 2024)."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained too: none, all of the model's, those of the adapted modules."""
+    whole_modules: tuple[str, ...] = ()
+    """Full names of modules that are trained whole and saved beside the adapter."""
 
 
 class OptimizerPart(Handed):
-    """One Adam variant and its learning rate over the steps."""
+    """One optimizer and its learning rate over the steps."""
 
-    name: Literal["adam", "adamw"]
-    """adam = weight decay added to the gradient (coupled L2), adamw = decoupled (Loshchilov & Hutter, 2019)."""
+    name: Literal["adam", "adamw", "sgd"]
+    """adam = weight decay added to the gradient (coupled L2), adamw = decoupled (Loshchilov & Hutter, 2019), sgd = plain
+    gradient descent with coupled L2; it has no use for the betas and eps."""
     learning_rate: float
     """Peak, reached after the warm-up."""
     min_learning_rate: float
@@ -116,9 +143,33 @@ class OptimizerPart(Handed):
     eps: float
     warmup_steps: int
     """Steps over which the learning rate rises linearly from 0."""
+    warmup_ratio: float = 0.0
+    """The same as a part of all steps, rounded up; counts where `warmup_steps` is 0."""
     decay: Literal["cosine", "linear", "constant"]
+    cycles: int = 1
+    """How often a cosine falls from the peak to the end: after each fall but the last it starts at the peak again."""
     max_grad_norm: float
     """The gradient's global L2 norm is scaled down to this."""
+
+
+class ObjectivePart(Handed):
+    """What is minimised, beyond the plain loss of the method; the validation loss stays plain."""
+
+    label_smoothing: float = 0.0
+    """Part of the target's probability that is spread evenly over the vocabulary (Szegedy et al., 2016)."""
+    embedding_noise: float = 0.0
+    """NEFTune's alpha (Jain et al., 2023): embeddings of a row get noise, uniform in +-alpha / sqrt(tokens x hidden)."""
+
+
+class ResultPart(Handed):
+    """What the artifact is."""
+
+    form: Literal["adapter", "model"] = "adapter"
+    """adapter = the adapter by itself; model = all weights, an adapter added to those of the base."""
+    dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    """Type that a model's weights are stored in; base = as the base model's are."""
+    step: Literal["best", "last"] = "best"
+    """Which weights: those of the lowest validation loss (the last ones where none was measured), or the last ones."""
 
 
 class SchedulePart(Handed):
@@ -133,6 +184,10 @@ class SchedulePart(Handed):
     """Memory promise of one forward pass, in padded tokens: rows of a step are cut into passes that fit."""
     seed: int
     """Draws the order of rows, the adapter's start values and dropout."""
+    save_at: EachEpoch | EverySteps | None = None
+    """Checkpoints that were asked for, beside those that are due by time; None = none."""
+    log_every: int = 1
+    """Steps between two `progress` events: their mean loss, and the other numbers of the last one."""
 
 
 class WandbPart(Handed):
@@ -175,7 +230,10 @@ class Plan(HandedFile):
     method: Literal["sft"]
     model: ModelPart
     data: DataPart
-    adapter: LoraPart
+    adapter: LoraPart | None
+    """None = all weights are trained."""
     optimizer: OptimizerPart
     schedule: SchedulePart
+    objective: ObjectivePart = ObjectivePart()
+    result: ResultPart = ResultPart()
     trackers: TrackersPart = TrackersPart()

@@ -21,6 +21,25 @@ class RowSet(Handed):
     ids: str
     mask: str
     offsets: str
+    places: str = ""
+    """File of little-endian int32 pairs, one for each row: which of `Prepared.files` it stands in, and on which line
+    (1-based). "" where nobody wrote it down."""
+    digests: str = ""
+    """File of 16 bytes for each row: BLAKE2b of the line as it stands in its file. "" where nobody wrote it down."""
+
+
+class Packs(Handed):
+    """The training rows put into sequences of at most `sequence_limit` tokens: what a step counts when rows are packed.
+
+    `rows` is a flat little-endian int32 array of row numbers, each once; pack i is rows[offsets[i]:offsets[i + 1]], with
+    `offsets` as in RowSet.
+    """
+
+    packs: int
+    per_step: int
+    """Packs of one optimizer step: as many as hold `rows_per_step` rows on average, at least one."""
+    rows: str
+    offsets: str
 
 
 class Prepared(HandedFile):
@@ -29,6 +48,10 @@ class Prepared(HandedFile):
     training: RowSet
     validation: RowSet
     """Has 0 rows when there is nothing to validate on."""
+    files: tuple[str, ...] = ()
+    """The data files, as the user knows them; `RowSet.places` points here."""
+    packs: Packs | None = None
+    """None without packing."""
     truncated_rows: int
     """Rows that lost tokens to the sequence limit."""
     dropped_rows: int

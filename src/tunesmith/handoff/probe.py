@@ -34,12 +34,12 @@ class Probe(HandedFile):
     """The most likely next tokens of the trained model after a prompt."""
 
     prompt_ids: tuple[int, ...]
-    compute: Literal["bf16", "fp32"]
+    compute: Literal["bf16", "fp16", "fp32"]
     """What the trainer computed in."""
     top: tuple[ProbedToken, ...]
 
 
-def disagreement(probe: Probe, served: Sequence[float], compute: Literal["bf16", "fp32"]) -> str:
+def disagreement(probe: Probe, served: Sequence[float], compute: Literal["bf16", "fp16", "fp32"]) -> str:
     """Why a model with these log-probabilities for the probe's tokens is not the trained one; "" if it may be."""
     gaps = [abs(value - each.trained) for value, each in zip(served, probe.top, strict=True)]
     if probe.compute == compute == "fp32":
