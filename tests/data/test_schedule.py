@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tunesmith.data.schedule import epoch_of, permutation, rows_of_step, steps_per_epoch, total_steps, validation_steps
-from tunesmith.handoff.plan import EachEpoch, Epochs, EverySteps, FirstOf, FractionOfEpoch
+from tunesmith.data.schedule import (
+    epoch_of,
+    permutation,
+    rows_of_step,
+    steps_of,
+    steps_per_epoch,
+    total_steps,
+    validation_steps,
+)
+from tunesmith.handoff.plan import AtTheEnd, EachEpoch, Epochs, EverySteps, FirstOf, FractionOfEpoch
 
 
 def test_each_epoch_covers_all_rows_in_another_order():
@@ -55,7 +63,16 @@ def test_steps_are_counted():
         (FractionOfEpoch(fraction=0.5), (5, 10, 15, 20, 25)),
         (FractionOfEpoch(fraction=0.33), (3, 7, 10, 13, 16, 20, 23, 25)),
         (FractionOfEpoch(fraction=0.001), tuple(range(1, 26))),
+        (AtTheEnd(), (25,)),
     ],
 )
 def test_validations_follow_the_cadence_and_end_with_the_last_step(cadence, expected):
     assert validation_steps(cadence, 10, 25) == expected
+
+
+@pytest.mark.parametrize(
+    ("cadence", "expected"),
+    [(EachEpoch(), (10, 20)), (EverySteps(steps=8), (8, 16, 24)), (EverySteps(steps=100), ()), (None, ())],
+)
+def test_checkpoints_that_are_asked_for_follow_their_cadence_alone(cadence, expected):
+    assert steps_of(cadence, 10, 25) == expected

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tunesmith.data.encode import Encoder, Placed, TokenRow
 from tunesmith.data.faults import BadRows, Faults
 from tunesmith.data.find import NamedFile, find_training, find_validation, named, refuse_empty
+from tunesmith.data.packs import pack, packs_per_step
 from tunesmith.data.read import read_rows
 from tunesmith.data.rows import RowParser, RowRules, as_columns
 from tunesmith.data.schedule import steps_per_epoch, total_steps, validation_steps
@@ -24,7 +27,7 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
 from tunesmith.handoff.plan import DataPart, Plan
-from tunesmith.handoff.prepared import Prepared, RowSet
+from tunesmith.handoff.prepared import Packs, Prepared, RowSet
 
 DATA, PREPARED_FILE = "data", "data.json"
 """Where rows and counts lie in a run."""
@@ -73,7 +76,7 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
             else:
                 training.append(row)
         faults.raise_any()
-        prepared = _counted(plan, training.finish(), validation.finish(), counts)
+        prepared = _counted(plan, temporary, training.finish(), validation.finish(), counts)
     shutil.rmtree(run / DATA, ignore_errors=True)
     temporary.rename(run / DATA)
     prepared.write(run / PREPARED_FILE)
@@ -133,23 +136,33 @@ def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log)
             yield from filter(None, tokens)
 
 
-def _counted(plan: Plan, training: RowSet, validation: RowSet, counts: _Counts) -> Prepared:
+def _counted(plan: Plan, directory: Path, training: RowSet, validation: RowSet, counts: _Counts) -> Prepared:
+    """The numbers of the run; puts the rows in `directory` into packs first, where the plan wants it."""
     if not training.rows:
         raise DataError(
             f"no training rows are left: all {counts.dropped} dropped rows have nothing to train on within "
             f"{plan.data.sequence_limit} tokens; raise max_seq_length"
         )
-    per_epoch = steps_per_epoch(training.rows, plan.schedule.rows_per_step)
+    packs = _packed(plan, directory, training) if plan.data.packing else None
+    units, per_step = (packs.packs, packs.per_step) if packs else (training.rows, plan.schedule.rows_per_step)
+    per_epoch = steps_per_epoch(units, per_step)
     steps = total_steps(plan.schedule.stop, per_epoch)
     return Prepared(
         training=training,
         validation=validation,
+        packs=packs,
         truncated_rows=counts.truncated,
         dropped_rows=counts.dropped,
         steps_per_epoch=per_epoch,
         steps=steps,
         validate_at=validation_steps(plan.schedule.validate_at, per_epoch, steps) if validation.rows else (),
     )
+
+
+def _packed(plan: Plan, directory: Path, training: RowSet) -> Packs:
+    lengths = np.diff(np.fromfile(directory / Path(training.offsets).name, "<i8"))
+    packed = pack(lengths, plan.data.sequence_limit, plan.data.pack_window, plan.schedule.seed)
+    return packed.write(directory, DATA, packs_per_step(plan.schedule.rows_per_step, len(packed), training.rows))
 
 
 def _summary(prepared: Prepared) -> PreparedRows:
@@ -162,6 +175,8 @@ def _summary(prepared: Prepared) -> PreparedRows:
         dropped_rows=prepared.dropped_rows,
         steps=prepared.steps,
         steps_per_epoch=prepared.steps_per_epoch,
+        packs=prepared.packs.packs if prepared.packs else 0,
+        packs_per_step=prepared.packs.per_step if prepared.packs else 0,
     )
 
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tunesmith.handoff.plan import Cadence, EachEpoch, Epochs, EverySteps, Stop
+from tunesmith.handoff.plan import AtTheEnd, Cadence, EachEpoch, Epochs, EverySteps, Stop
 
 Indices = npt.NDArray[np.int64]
 
@@ -42,6 +42,15 @@ def rows_of_step(step: int, rows: int, rows_per_step: int, seed: int) -> Indices
 
 def validation_steps(cadence: Cadence, per_epoch: int, steps: int) -> tuple[int, ...]:
     """The steps (1-based, ascending) after which a validation runs; the last step always is one."""
+    return tuple(sorted({*steps_of(cadence, per_epoch, steps), steps}))
+
+
+def steps_of(cadence: Cadence | None, per_epoch: int, steps: int) -> tuple[int, ...]:
+    """The steps (1-based, ascending, none behind `steps`) after which something is due; None = never."""
+    if cadence is None:
+        return ()
+    if isinstance(cadence, AtTheEnd):
+        return (steps,)
     if isinstance(cadence, EachEpoch):
         interval = float(per_epoch)
     elif isinstance(cadence, EverySteps):
@@ -50,7 +59,7 @@ def validation_steps(cadence: Cadence, per_epoch: int, steps: int) -> tuple[int,
         interval = cadence.fraction * per_epoch
     times = math.ceil(steps / interval)
     found = {max(1, round(time * interval)) for time in range(1, times + 1)}
-    return tuple(sorted({step for step in found if step < steps} | {steps}))
+    return tuple(sorted(step for step in found if step <= steps))
 
 
 @functools.lru_cache(maxsize=4)
