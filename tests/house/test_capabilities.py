@@ -7,7 +7,8 @@ from typing import Annotated, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from tunesmith.handoff.capabilities import CAPABILITIES
+from tunesmith.handoff.capabilities import CAPABILITIES, TRAINED_FAMILIES
+from tunesmith.planning.families import FAMILIES
 from tunesmith.spec.grammars import GRAMMARS
 
 ROOT = Path(__file__).parents[2]
@@ -38,3 +39,10 @@ def test_a_capability_is_a_real_field_with_a_proof(row):
 def test_a_field_stands_in_the_table_once():
     rows = [(row.dialect, row.field) for row in CAPABILITIES]
     assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("name", TRAINED_FAMILIES)
+def test_a_family_that_is_trained_has_a_formula_and_a_proof_that_names_it(name):
+    proof = ROOT / TRAINED_FAMILIES[name].proof
+    assert name in FAMILIES, f"planning cannot count the weights of {name}"
+    assert proof.is_file(), f"{name} is proved by {proof}, which does not exist"

@@ -1,7 +1,7 @@
-"""What the engine can do today, as one table: a lawful spec that asks for more is refused as "not built yet".
+"""What the engine can do today, in two tables: a lawful spec that asks for more is refused as "not built yet".
 
-Each row names the test that trains it. A value is compared as it stands in the spec; a field that is not listed here
-is either honoured in full or has an entry in `ONLY_DEFAULT`.
+Each row names the test that shows it. A value is compared as it stands in the spec; a field that is not listed here is
+honoured in full.
 """
 
 from __future__ import annotations
@@ -24,6 +24,22 @@ class Capability:
     instead: str = ""
     """What to do where there is no value to use."""
 
+
+@dataclass(frozen=True, slots=True)
+class TrainedFamily:
+    """A family of decoders that the engine trains, by LoRA and with all weights."""
+
+    proof: str
+    """The test that trains it."""
+    packs: bool = True
+    """Whether rows may share a sequence: only where nothing but attention looks at other tokens. A state that goes from
+    token to token would let a row see the one before it."""
+
+
+TRAINED_FAMILIES: dict[str, TrainedFamily] = {
+    "llama": TrainedFamily("tests/train/test_run.py"),
+}
+"""By transformers' model_type."""
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("automodel", "training.training_type", ("sft",), "tests/train/test_run.py"),

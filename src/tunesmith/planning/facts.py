@@ -16,6 +16,7 @@ from math import prod
 from typing import Any
 
 from tunesmith.api.models import MambaConfig, MoeConfig
+from tunesmith.handoff.capabilities import TRAINED_FAMILIES
 from tunesmith.planning import hints
 from tunesmith.planning.config import (
     ACTIVE_EXPERTS,
@@ -51,8 +52,8 @@ PRECISIONS = {
     "F8_E5M2": "float8",
 }
 
-# Decoders that the engine trains: transformers' model_type.
-TRAINABLE_FAMILIES = frozenset({"llama"})
+TRAINABLE_FAMILIES = frozenset(TRAINED_FAMILIES)
+"""Decoders that the engine trains, by transformers' model_type: the rows of the table in handoff/capabilities.py."""
 
 _STATE_SPACE = ("ssm_state_size", "mamba_d_state", "state_size")
 _SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
