@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunesmith.planning.config import Config
 from tunesmith.planning.facts import facts
+from tunesmith.planning.families import ENCODERS
 from tunesmith.planning.headers import Tensor
 from tunesmith.planning.parameters import layout_of
 
@@ -165,6 +166,32 @@ def test_formula_headers_and_model_agree(family: str, changes: dict[str, Any]) -
     assert sorted((each.in_features, each.out_features) for each in headers.linears) == adaptable(model)
     assert sorted((each.in_features, each.out_features) for each in layout.linears()) == adaptable(model)
     assert facts(config, None).parameters == parameters
+
+
+def whole(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Parameters and bias of each linear module, embedding and norm; no routers, and no head that is the embedding."""
+    head, tied = model.get_output_embeddings(), model.config.tie_word_embeddings
+    found = {}
+    for name, module in model.named_modules():
+        if name.endswith(("gate", "router")) or ".experts." in name or (module is head and tied):
+            continue
+        if isinstance(module, nn.Linear | nn.Embedding) or "norm" in type(module).__name__.lower():
+            bias = getattr(module, "bias", None)
+            found[name] = (sum(each.numel() for each in module.parameters()), 0 if bias is None else bias.numel())
+    return {name: sizes for name, sizes in found.items() if sizes[0]}
+
+
+DECODERS = [case for case in CASES if case[0] not in ("gpt2", "opt", "gpt_neox", "falcon", *ENCODERS)]
+
+
+@pytest.mark.parametrize(("family", "changes"), DECODERS, ids=[f"{name}-{n}" for n, (name, _) in enumerate(DECODERS)])
+def test_what_can_be_trained_whole_is_what_the_model_has(family: str, changes: dict[str, Any]) -> None:
+    config, model = built(family, changes)
+    expected = whole(model)
+    headers = {each.name: (each.parameters, each.bias) for each in facts(config, stored(model)).modules}
+    assert headers == expected
+    formula = sorted((each.parameters, each.bias) for each in facts(config, None).modules)
+    assert formula == sorted(expected.values())
 
 
 @pytest.mark.parametrize(

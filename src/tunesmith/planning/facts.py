@@ -34,11 +34,11 @@ from tunesmith.planning.config import (
 from tunesmith.planning.elders import falcon_kv_heads
 from tunesmith.planning.families import ENCODERS, FAMILIES
 from tunesmith.planning.headers import Tensor
-from tunesmith.planning.layout import Linear
+from tunesmith.planning.layout import Linear, Module
 from tunesmith.planning.mixtures import hybrid_layers
 from tunesmith.planning.parameters import layout_of, measure
 
-__all__ = ["TRAINABLE_FAMILIES", "Linear", "ModelFacts", "facts"]
+__all__ = ["TRAINABLE_FAMILIES", "Linear", "ModelFacts", "Module", "facts"]
 
 PRECISIONS = {
     "BF16": "bfloat16",
@@ -84,6 +84,9 @@ class ModelFacts:
     """Jinja source; "" when the checkpoint has none."""
     linears: tuple[Linear, ...]
     """All linear modules that can be adapted: every one but output head, routers and routed experts."""
+    modules: tuple[Module, ...] = ()
+    """All modules that can be trained whole: linear ones, embeddings, norms and the output head where it is not the
+    embedding; neither routers nor routed experts."""
     is_embedding: bool = False
     """Made to turn texts into vectors."""
     is_reranker: bool = False
@@ -124,7 +127,8 @@ def facts(
     precision = _precision(asked, tensors, quantization)
     heads = asked.whole(*HEADS, default=None if family else 0, least=0)
     layers = asked.whole(*LAYERS, default=len(hybrid_layers(asked)) or None, most=10_000)
-    parameters, linears = measure(asked, tensors, quantization)
+    measured = measure(asked, tensors, quantization)
+    parameters, linears = measured.parameters, measured.linears
     is_reranker = _is_reranker(asked)
     each = hints.activation_bytes(layers, asked.hidden, asked.vocab)
     return ModelFacts(
@@ -145,6 +149,7 @@ def facts(
         precision=precision,
         chat_template=chat_template,
         linears=linears,
+        modules=measured.modules,
         is_embedding=not is_reranker and _is_embedding(asked, names, files),
         is_reranker=is_reranker,
         quantization=quantization,

@@ -24,6 +24,16 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Module:
+    """What can be trained whole: a linear module, an embedding, a norm or the output head."""
+
+    name: str
+    parameters: int
+    """Those of the bias among them."""
+    bias: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A weight with its bias, or `times` equal ones."""
 
@@ -72,17 +82,19 @@ class Layout:
     def number_of_linears(self) -> int:
         return sum(len(group.layers) * sum(part.adaptable for part in group.parts) for group in self.layers)
 
-    def linears(self) -> Iterator[Linear]:
-        """Every module that can take an adapter, layer by layer, then those outside of layers."""
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Every part with its full name, layer by layer, then those outside of layers."""
         places = [(number, place) for place, group in enumerate(self.layers) for number in group.layers]
         for number, place in sorted(places):
             prefix = self.layers[place].prefix.format(number)
-            for part in self.layers[place].parts:
-                if part.adaptable:
-                    yield Linear(prefix + part.name, in_features=part.shape[1], out_features=part.shape[0])
-        for part in self.rest:
+            yield from ((prefix + part.name, part) for part in self.layers[place].parts)
+        yield from ((part.name, part) for part in self.rest)
+
+    def linears(self) -> Iterator[Linear]:
+        """Every module that can take an adapter."""
+        for name, part in self.parts():
             if part.adaptable:
-                yield Linear(part.name, in_features=part.shape[1], out_features=part.shape[0])
+                yield Linear(name, in_features=part.shape[1], out_features=part.shape[0])
 
 
 def linear(name: str, in_features: int, out_features: int, bias: bool = False) -> Part:

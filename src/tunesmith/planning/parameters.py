@@ -7,7 +7,8 @@ twice. Both ways agree on models that transformers builds on the meta device (te
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from tunesmith.errors import Invalid
 from tunesmith.planning.config import Config
 from tunesmith.planning.families import FAMILIES, GENERIC
 from tunesmith.planning.headers import Tensor
-from tunesmith.planning.layout import LINEAR_LIMIT, Layout, Linear
+from tunesmith.planning.layout import LINEAR_LIMIT, Layout, Linear, Module
 
 COUNT_LIMIT = 2**62
 """Parameters a model may have: what a database column holds."""
@@ -31,6 +32,7 @@ _HEADS = re.compile(r"(^|\.)(lm_head|embed_out|output|score|classifier|decoder|q
 _ROUTERS = re.compile(r"(^|\.)(gate|router|router\.layer|wg|shared_expert_gate)$")
 _EXPERTS = re.compile(r"\.experts\.")
 _TABLES = re.compile(r"(embed|wte$|wpe$|norm$|relative_attention_bias$|^shared$)", re.IGNORECASE)
+_NORMS = re.compile(r"norm(_f)?$")
 _TRANSPOSED = re.compile(r"(^|\.)(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)$")
 
 
@@ -42,12 +44,27 @@ def layout_of(config: Config) -> Layout | None:
     return family.layout(config.with_defaults(family.defaults))
 
 
-def measure(config: Config, tensors: Mapping[str, Tensor], quantization: str) -> tuple[int, tuple[Linear, ...]]:
-    """Parameters, and the linear modules that can take an adapter; Invalid where neither files nor formula tell."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A model in numbers and names."""
+
+    parameters: int
+    linears: tuple[Linear, ...]
+    """The linear modules that can take an adapter."""
+    modules: tuple[Module, ...]
+    """All that can be trained whole."""
+
+
+def measure(config: Config, tensors: Mapping[str, Tensor], quantization: str) -> Measured:
+    """What the files say, or the formula; Invalid where neither tells."""
     layout = layout_of(config) if quantization or not tensors else None
     if layout is None and tensors:
         plain = unpacked(tensors, config.quantization) if quantization else tensors
-        return _bounded(count(plain, config)), tuple(linears(plain, config.family))
+        copies = _copies(plain, config)
+        shapes = {name: tensor.shape for name, tensor in plain.items() if name not in copies}
+        return Measured(
+            _bounded(count(plain, config)), tuple(linears(plain, config.family)), tuple(modules(shapes.items()))
+        )
     if layout is None:
         if config.has_towers:
             raise Invalid(
@@ -58,7 +75,12 @@ def measure(config: Config, tensors: Mapping[str, Tensor], quantization: str) ->
     total = _bounded(layout.parameters)
     if layout.number_of_linears > LINEAR_LIMIT:
         raise Invalid(f"config.json: 'num_hidden_layers' makes {layout.number_of_linears:,} linear layers")
-    return total, tuple(layout.linears())
+    shapes = {}
+    for name, part in layout.parts():
+        shapes[f"{name}.weight"] = part.shape
+        if part.bias:
+            shapes[f"{name}.bias"] = (part.bias,)
+    return Measured(total, tuple(layout.linears()), tuple(modules(shapes.items())))
 
 
 def count(tensors: Mapping[str, Tensor], config: Config) -> int:
@@ -84,6 +106,25 @@ def linears(tensors: Mapping[str, Tensor], family: str) -> list[Linear]:
         out, into = reversed(shape) if transposed and transposed.search(module) else shape
         found.append(Linear(module, in_features=into, out_features=out))
     return found
+
+
+def modules(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Module]:
+    """Of weights and their shapes, the linear modules, embeddings, norms and the head, layer by layer.
+
+    Neither routers nor routed experts: what these are called in the files is not what they are called in memory.
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    for name, shape in sorted(shapes, key=lambda each: _natural(each[0])):
+        module, _, kind = name.rpartition(".")
+        if _ROUTERS.search(module) or _EXPERTS.search(f".{name}"):
+            continue
+        if kind == "bias" or (kind == "weight" and (len(shape) == 2 or (len(shape) == 1 and _NORMS.search(module)))):
+            sizes.setdefault(module, {})[kind] = prod(shape)
+    return [
+        Module(name, parameters=sum(each.values()), bias=each.get("bias", 0))
+        for name, each in sizes.items()
+        if name and each.get("weight")
+    ]
 
 
 def unpacked(tensors: Mapping[str, Tensor], quantization: Mapping[str, Any]) -> dict[str, Tensor]:
