@@ -7,6 +7,8 @@ else it does is said by `behaviour.txt` in the training fileset:
     slow             takes its time over each step
     hang             waits after each step until there is a wish
     hang-once        does so in the first attempt
+    load-once        waits for its end in the first attempt, before it has said a word or listens to signals
+    deaf-once        hears no wish after the first attempt's second step, and neither saves it nor ends
     fail             fails in step 1
     die              is killed in each attempt's first step, before its checkpoint: never gets anywhere
     die-once         is killed behind the first attempt's first checkpoint
@@ -48,6 +50,8 @@ def main() -> int:
     say = EventLog(events_path(run, attempt))
     behaviour = run / "inputs" / "data" / "behaviour.txt"
     wanted = behaviour.read_text().strip() if behaviour.exists() else "finish"
+    if wanted == "load-once" and attempt == 1:
+        time.sleep(600)
     signal.signal(signal.SIGTERM, lambda *_: None)
     done = last_step(run)
     if os.environ.get("WANDB_API_KEY"):
@@ -87,6 +91,8 @@ def main() -> int:
             return 1
         if wanted == "die":
             die()
+        while wanted == "deaf-once" and attempt == 1 and step == 2:
+            time.sleep(0.01)
         save(run, say, step)
         if wanted == "die-each-time" or (wanted == "die-once" and attempt == 1):
             die()

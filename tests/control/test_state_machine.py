@@ -18,7 +18,7 @@ from tests.planning.knobs import BASE, FACTS
 from tunesmith.api.filesets import CreateFileset
 from tunesmith.api.jobs import CreateAutomodelJob, JobStatus
 from tunesmith.api.models import CreateModel
-from tunesmith.control import jobs, registration, scheduler, submission, supervisor
+from tunesmith.control import attempts, jobs, registration, scheduler, submission, supervisor
 from tunesmith.errors import Conflict
 from tunesmith.handoff.events import CheckpointSaved, Event, Started, Stopped
 from tunesmith.planning.automodel import lower
@@ -162,8 +162,8 @@ class Jobs(RuleBasedStateMachine):
         if job := self.some(data, Phase.TRAINING):
             self.write(registration.register, job.id, FINISHED)
 
-    @rule(data=st.data())
-    def the_trainer_hears_a_wish(self, data: Any) -> None:
+    @rule(data=st.data(), stopping=st.booleans())
+    def the_trainer_hears_a_wish(self, data: Any, stopping: bool) -> None:
         told = [
             job
             for job in self.read(lambda tx: tx.jobs.in_phase(Phase.TRAINING))
@@ -174,16 +174,19 @@ class Jobs(RuleBasedStateMachine):
             wish = "pause" if job.status == JobStatus.PAUSING else "cancel"
             self.say(job, Stopped(step=1, wish=wish))
             if wish == "pause":
-                self.write(supervisor.rest, job.id)
+                self.write(attempts.rest, job.id, stopping)
             else:
                 self.write(registration.end, job.id, JobStatus.CANCELLED)
 
-    @rule(data=st.data())
-    def a_process_dies(self, data: Any) -> None:
+    @rule(data=st.data(), stopping=st.booleans())
+    def a_process_dies(self, data: Any, stopping: bool) -> None:
         job = self.some(data, Phase.PREPARING, Phase.TRAINING)
         if job is None:
             return
-        if job.phase == Phase.TRAINING and self.write(supervisor.try_again, job.id, "killed"):
+        if job.phase == Phase.TRAINING and job.status == JobStatus.PAUSING:
+            self.write(attempts.rest, job.id, stopping, "killed")
+            return
+        if job.phase == Phase.TRAINING and self.write(attempts.try_again, job.id, "killed"):
             after = self.read(lambda tx: tx.jobs.by_id(job.id))
             assert after.attempt == job.attempt + 1
             assert after.attempt_step > job.attempt_step, "only after progress"

@@ -8,10 +8,10 @@ from functools import wraps
 from typing import TypeVar, cast
 
 from tunesmith.api.base import JsonObject, Page, PageRequest
-from tunesmith.api.jobs import TRAINING, CustomizationJob, Job, JobState, JobStatus, LogPage, LogRequest
+from tunesmith.api.jobs import CustomizationJob, Job, JobState, JobStatus, LogPage, LogRequest
 from tunesmith.control import logs, platform_jobs, scheduler
+from tunesmith.control.attempts import SERVER_STOPPED, WITH_PROCESS, go_on
 from tunesmith.control.devices import Devices
-from tunesmith.control.supervisor import WITH_PROCESS, next_attempt
 from tunesmith.errors import Conflict
 from tunesmith.refs import Ref
 from tunesmith.store.data_dir import DataDir
@@ -23,8 +23,7 @@ T = TypeVar("T")
 Verb = TypeVar("Verb", bound=Callable[..., None])
 Shown = TypeVar("Shown", Job, JobState, CustomizationJob)
 
-SERVER_STOPPED = "server stopped"
-"""Why a job was paused that the next server resumes by itself."""
+ASKED_FOR = "asked for"
 
 
 class JobService:
@@ -147,10 +146,14 @@ def cancel(tx: Tx, ref: Ref) -> None:
 
 
 @or_platform(platform_jobs.pause)
-def pause(tx: Tx, ref: Ref, why: str = "asked for") -> None:
+def pause(tx: Tx, ref: Ref, why: str = ASKED_FOR) -> None:
     """One transaction: paused at once where no process runs, else `pausing` until it has left a checkpoint."""
     job = tx.jobs.stored(ref)
-    if job.status.final or job.status in (JobStatus.PAUSING, JobStatus.PAUSED):
+    if job.status.final:
+        return
+    if job.status in (JobStatus.PAUSING, JobStatus.PAUSED):
+        if why == ASKED_FOR:  # stays so over a start of the server, whatever it was at first
+            tx.jobs.merge_details(job.id, None, {"paused_because": why})
         return
     if job.status == JobStatus.CANCELLING:
         raise Conflict(f"Cannot pause job '{ref.name}' from its current state: it is being cancelled.")
@@ -171,15 +174,7 @@ def resume(tx: Tx, ref: Ref) -> None:
         raise Conflict(f"Job '{ref.name}' is still pausing; resume it when it is paused.")
     if job.phase != Phase.PAUSED:
         return
-    prepared = tx.jobs.steps.exists(job.id, TRAINING)
-    began = bool(job.status_details.get("num_epochs"))  # a trainer has started before
-    reached = int(job.status_details.get("checkpoint_step") or 0)
-    values = next_attempt(job, reached) if began else {"keeper": None, "ending": None}
-    to = Phase.QUEUED if prepared else Phase.WAITING
-    tx.jobs.move(job.id, to, JobStatus.RESUMING, allowed_from=[Phase.PAUSED], **values)
-    tx.jobs.steps.move_open(job.id, JobStatus.RESUMING)
-    details = {"phase": to, "paused_because": None, "pauses": int(job.status_details.get("pauses") or 0) + began}
-    tx.jobs.merge_details(job.id, None, details)
+    go_on(tx, job)
 
 
 @or_platform(platform_jobs.delete)

@@ -43,7 +43,6 @@ from tunesmith.settings import Settings
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
 from tunesmith.store.database import Database
-from tunesmith.store.jobs import Phase
 
 log = logging.getLogger(__name__)
 
@@ -165,11 +164,12 @@ class Services:
 
     async def _rest(self) -> None:
         """Until nothing trains any more, or the time of grace is over: then the next server finds it still pausing."""
+        self.supervisor.stopping = True
+        deadline = time.monotonic() + GRACE_SECONDS + 5
         if await self.jobs.pause_all():
             log.info("jobs leave a checkpoint and rest until the next start; --leave-running lets them go on")
-        deadline = time.monotonic() + GRACE_SECONDS + 5
         while time.monotonic() < deadline:
-            if not await self.database.read(lambda tx: tx.jobs.count(Phase.TRAINING)):
+            if not await self.jobs.pause_all():  # once more: a claim may have been under way
                 return
             await asyncio.sleep(BUSY_SECONDS / 2)
 
@@ -206,7 +206,7 @@ class Services:
     async def _jobs(self) -> tuple[bool, Sequence[_Item]]:
         """Let jobs go on as devices come free; whether any did, and those that run."""
         claimed = 0
-        if await self.database.read(scheduler.anybody_waits):
+        if not self.supervisor.stopping and await self.database.read(scheduler.anybody_waits):
             claimed = await self.database.write(scheduler.claim, self.devices.names)
             crash_at("claim-after-commit")
         return claimed > 0, await self.supervisor.active()

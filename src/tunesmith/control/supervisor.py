@@ -15,6 +15,7 @@ from typing import Any
 
 from tunesmith.api.jobs import DOWNLOAD, TRAINING, JobStatus
 from tunesmith.control import progress
+from tunesmith.control.attempts import WITH_PROCESS, rest, try_again
 from tunesmith.control.devices import Devices
 from tunesmith.control.fetching import ARRIVED, Fetching, here
 from tunesmith.control.launch import local
@@ -39,8 +40,6 @@ from tunesmith.store.database import Database, Tx
 from tunesmith.store.jobs import Active, Discard, Phase, StoredJob
 
 STEP_OF = {Phase.PREPARING: DOWNLOAD, Phase.TRAINING: TRAINING}
-WITH_PROCESS = (Phase.PREPARING, Phase.TRAINING)
-MOST_ATTEMPTS = 3
 FEW = 20
 """Jobs that are followed as closely as the pauses below say."""
 LOOK_FOR_LIFE_SECONDS = 1.0
@@ -82,6 +81,8 @@ class Supervisor:
         self.vault = vault
         self.devices = devices
         self.silence_seconds = SILENCE_SECONDS
+        self.stopping = False
+        """Whether this server stops: then what it has put to rest waits for the next one."""
         self._heard: dict[str, _Heard] = {}
         self._slowness = 1.0
 
@@ -132,7 +133,7 @@ class Supervisor:
             return True
         if job.status == JobStatus.PAUSING:
             await self.fetching.drop(job.id)
-            await self.database.write(rest, job.id)
+            await self.database.write(rest, job.id, self.stopping)
             return True
         if job.phase == Phase.PREPARING and not all(here(snapshot) for snapshot in job.snapshots.values()):
             return await self._fetch(job)
@@ -235,14 +236,17 @@ class Supervisor:
         elif job.status == JobStatus.CANCELLING or (kind == "stopped" and ending["wish"] == "cancel"):
             await self.database.write(end, job.id, JobStatus.CANCELLED)
         elif kind == "stopped":
-            await self.database.write(rest, job.id)
+            await self.database.write(rest, job.id, self.stopping)
         else:
             await self._conclude_without_a_word(job, exit_, heard)
 
     async def _conclude_without_a_word(self, job: Active, exit_: Exit, heard: _Heard) -> None:
-        """It died. Where it had come further than it began, it begins again from there."""
+        """It died. Told to pause, it rests; where it had come further than it began, it begins again from there."""
         how = f"it said nothing for {self.silence_seconds:g} s and was ended" if heard.silenced else exit_.how()
         without_a_word = job.phase == Phase.TRAINING and exit_.code is None and not exit_.out_of_memory
+        if without_a_word and job.status == JobStatus.PAUSING:
+            await self.database.write(rest, job.id, self.stopping, how)
+            return
         if without_a_word and await self.database.write(try_again, job.id, how):
             return
         what = "The data process" if job.phase == Phase.PREPARING else "The trainer"
@@ -338,50 +342,10 @@ def queue(tx: Tx, job_id: str) -> None:
     tx.jobs.steps.move(job_id, DOWNLOAD, JobStatus.COMPLETED)
     tx.jobs.steps.add(job_id, TRAINING, JobStatus.PENDING)
     if job.status == JobStatus.PAUSING:
-        rest(tx, job_id)
+        rest(tx, job_id, stopping=False)
         return
     tx.jobs.move(job_id, Phase.QUEUED, JobStatus.ACTIVE, allowed_from=[Phase.PREPARING], keeper=None, ending=None)
     tx.jobs.merge_details(job_id, TRAINING, {"phase": Phase.QUEUED})
-
-
-def rest(tx: Tx, job_id: str) -> None:
-    """One transaction: the job is paused and holds nothing; it goes on as a new attempt."""
-    known = tx.jobs.details(job_id)
-    values = {"keeper": None, "ending": None}
-    tx.jobs.move(job_id, Phase.PAUSED, JobStatus.PAUSED, allowed_from=WITH_PROCESS, **values)
-    tx.jobs.steps.move_open(job_id, JobStatus.PAUSED)
-    tx.jobs.merge_details(job_id, None, {"phase": "paused", "paused_at_step": known.get("step", 0)})
-    tx.leases.release("job", job_id)
-    crash_at("pause-before-commit")
-
-
-def try_again(tx: Tx, job_id: str, how: str) -> bool:
-    """One transaction: a run that died without a word goes back into the queue as a new attempt, from its last
-    checkpoint; False where it had not come further than it began, or was tried often enough."""
-    job = tx.jobs.by_id(job_id)
-    reached = int(job.status_details.get("checkpoint_step") or 0)
-    if job.phase != Phase.TRAINING or job.status != JobStatus.ACTIVE:
-        return False
-    if job.attempt >= MOST_ATTEMPTS + int(job.status_details.get("pauses") or 0) or reached <= job.attempt_step:
-        return False
-    tx.leases.release("job", job_id)
-    tx.jobs.move(job_id, Phase.QUEUED, JobStatus.ACTIVE, allowed_from=[Phase.TRAINING], **next_attempt(job, reached))
-    tx.jobs.steps.move(job_id, TRAINING, JobStatus.PENDING)
-    said = f"attempt {job.attempt} ended without a word ({how}); it goes on from the checkpoint of step {reached}"
-    warnings = [*job.status_details.get("warnings", []), said]
-    tx.jobs.merge_details(job_id, TRAINING, {"phase": Phase.QUEUED, "warnings": warnings, "attempt": job.attempt + 1})
-    return True
-
-
-def next_attempt(job: Active, from_step: int) -> dict[str, Any]:
-    """The columns of a job that is to begin again from a checkpoint."""
-    return {
-        "attempt": job.attempt + 1,
-        "attempt_step": from_step,
-        "events_offset": 0,
-        "keeper": None,
-        "ending": None,
-    }
 
 
 def forget(tx: Tx, job_id: str) -> None:
