@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from tests.plans import plan
 from tunesmith.data.faults import BadRows
 from tunesmith.data.prepare import prepare
+from tunesmith.data.splits import held_back
 from tunesmith.data.store import Rows
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import read_events
@@ -154,6 +156,73 @@ def test_rows_without_trained_tokens_are_dropped_and_counted(run, put):
     put("train.jsonl", CHAT)
     with pytest.raises(DataError, match=r"no training rows are left: all 1 dropped rows .* within 4 tokens"):
         prepared(run, plan(data={"sequence_limit": 4}))
+
+
+def test_a_completion_that_does_not_fit_is_dropped_and_not_cut(run, put, tokenizer):
+    put("train.jsonl", {"prompt": "ab", "completion": "WXYZ"}, {"prompt": "ab", "completion": "VWXYZ"})
+    found, _ = prepared(run, plan(data={"sequence_limit": 5}))
+    assert (found.training.rows, found.dropped_rows, found.truncated_rows) == (1, 1, 2)
+    assert tokenizer.decode(Rows(run, found.training).ids(0).tolist(), skip_special=False) == "WXYZ<|im_end|>"
+
+
+def test_an_end_token_that_is_there_already_is_not_put_twice(run, put, tokenizer):
+    put("train.jsonl", {"prompt": "a", "completion": "b<|im_end|>"}, {"text": "c<|im_end|>"})
+    rows = Rows(run, prepared(run)[0].training)
+    assert [tokenizer.decode(rows.ids(i).tolist(), skip_special=False) for i in range(2)] == [
+        "ab<|im_end|>",
+        "c<|im_end|>",
+    ]
+
+
+def test_validation_files_without_anything_to_validate_on_are_refused(run, put):
+    put("train.jsonl", {"text": "hello"})
+    put("val.jsonl", CHAT)
+    with pytest.raises(DataError, match=r"no validation rows are left: all 1 dropped rows .* within 4 tokens"):
+        prepared(run, plan(data={"sequence_limit": 4}))
+
+
+def test_a_split_without_anything_to_validate_on_is_told(run, put):
+    (lost,) = held_back(10, 0.1, seed=7)
+    put("train.jsonl", *[CHAT if row == lost else {"text": "hello"} for row in range(10)])
+    found, events = prepared(run, plan(data={"sequence_limit": 4, "split_fraction": 0.1}))
+    assert (found.training.rows, found.validation.rows, found.validate_at) == (9, 0, ())
+    assert [event.message[:66] for event in events if event.kind == "warning"] == [
+        "no validation rows are left: all 1 dropped rows have nothing to tr"
+    ]
+
+
+def test_each_row_knows_its_file_its_line_and_the_digest_of_what_stands_there(run, put):
+    first = put("up/train/a.jsonl", {"text": "one"}, "", '  {"text": "two"} ', {"prompt": "x", "completion": "y" * 9})
+    (run / "inputs/data/up/train/b.json").write_text(
+        json.dumps([{"text": "three"}, {"prompt": "é", "completion": "f"}])
+    )
+    put("dev.jsonl", CHAT, below="validation")
+    found, _ = prepared(run, plan(data={"validation": "files", "sequence_limit": 30}))
+    rows, asked = (Rows(run, split, found.files) for split in (found.training, found.validation))
+    assert [rows.place(row) for row in range(len(rows))] == [
+        "up/train/a.jsonl line 1",
+        "up/train/a.jsonl line 3",
+        "up/train/a.jsonl line 4",
+        "up/train/b.json item 1",
+        "up/train/b.json item 2",
+    ]
+    assert asked.place(0) == "validation: dev.jsonl line 1"
+    stands = [line.strip() for line in first.read_bytes().splitlines() if line]
+    stands += [b'{"text":"three"}', '{"completion":"f","prompt":"é"}'.encode()]
+    digests = b"".join(hashlib.blake2b(line, digest_size=16).digest() for line in stands)
+    assert (run / found.training.digests).read_bytes() == digests
+
+
+def test_a_dropped_row_moves_no_place(run, put):
+    put("train.jsonl", CHAT, {"text": "hello"})
+    found, _ = prepared(run, plan(data={"sequence_limit": 4}))
+    assert Rows(run, found.training, found.files).place(0) == "train.jsonl line 2"
+
+
+def test_a_run_that_noted_no_places_calls_rows_by_number(run, put):
+    put("train.jsonl", CHAT)
+    found, _ = prepared(run)
+    assert Rows(run, found.training.model_copy(update={"places": ""}), found.files).place(0) == "row 0"
 
 
 def test_conversations_without_a_template_are_refused_with_a_way_out(run, put):

@@ -78,7 +78,7 @@ class Encoder:
         if isinstance(row, PromptCompletion):
             return self._prompt_completion(encoded[0].ids, encoded[1].ids)
         if isinstance(row, Text):
-            ids = [*self.tokenizer.start_ids, *encoded[0].ids, self.tokenizer.end_id]
+            ids = [*self.tokenizer.start_ids, *self._ended(encoded[0].ids)]
             return self._cut_right(ids, [1] * len(ids))
         pieces, spans = rendered
         return self._cut_right(encoded[0].ids, assistant_mask(pieces[0], encoded[0], spans, self.tokenizer.end_ids))
@@ -93,14 +93,20 @@ class Encoder:
         return render_for_training(self.template, row)
 
     def _prompt_completion(self, prompt: list[int], completion: list[int]) -> TokenRow:
-        """Start token, prompt, completion, end token. A long prompt loses its beginning, behind the start token."""
+        """Start token, prompt, completion, end token. A long prompt loses its beginning, behind the start token.
+
+        A completion that does not fit even so is not trained on: half an answer would teach to stop anywhere.
+        """
         start = [*self.tokenizer.start_ids]
-        answer = [*completion, self.tokenizer.end_id]
-        room = max(0, self.limit - len(start) - len(answer))
-        kept = prompt[len(prompt) - room :] if room < len(prompt) else prompt
-        ids = [*start, *kept, *answer]
-        row = self._cut_right(ids, [0] * (len(start) + len(kept)) + [1] * len(answer))
+        answer = self._ended(completion)
+        room = self.limit - len(start) - len(answer)
+        kept = prompt[max(0, len(prompt) - room) :] if room > 0 else []
+        row = self._cut_right([*start, *kept, *answer], [0] * (len(start) + len(kept)) + [int(room >= 0)] * len(answer))
         return TokenRow(row.ids, row.mask, len(start) + len(prompt) + len(answer))
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """With the end token behind it, unless it is there already."""
+        return ids if ids[-1:] == [self.tokenizer.end_id] else [*ids, self.tokenizer.end_id]
 
     def _cut_right(self, ids: list[int], mask: list[int]) -> TokenRow:
         return TokenRow(ids[: self.limit], [0, *mask[1 : self.limit]][: len(ids)], len(ids))

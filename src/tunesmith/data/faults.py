@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tunesmith.errors import DataError
@@ -20,6 +20,9 @@ class Place:
     line: int
     """1-based; in a file that is one JSON array, the number of the item."""
     unit: Literal["line", "item"] = "line"
+    digest: bytes = field(default=b"", compare=False, repr=False)
+    """BLAKE2b of 16 bytes over what stands there: the line without the white space around it; of an item its JSON, with
+    sorted keys and nothing between the tokens."""
 
     def __str__(self) -> str:
         return f"{self.file} {self.unit} {self.line}"

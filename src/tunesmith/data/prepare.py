@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith.data.encode import Encoder, Placed, TokenRow
-from tunesmith.data.faults import BadRows, Faults
+from tunesmith.data.faults import BadRows, Faults, Place
 from tunesmith.data.find import NamedFile, find_training, find_validation, named, refuse_empty
 from tunesmith.data.packs import pack, packs_per_step
 from tunesmith.data.read import read_rows
@@ -44,6 +44,27 @@ class _Counts:
 
     truncated: int = 0
     dropped: int = 0
+    dropped_validation: int = 0
+    """Those of them that were to be validated on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Which rows are for validation: those of `held_back`, and all behind the first `training` ones."""
+
+    files: list[NamedFile]
+    training: int
+    held_back: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The rows that are trained or validated on, on disk."""
+
+    directory: Path
+    sources: tuple[str, ...]
+    training: RowSet
+    validation: RowSet
 
 
 def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
@@ -51,37 +72,47 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     rules = _rules(plan.data)
     training_files, validation_files = _find(run, plan.data, log)
     log(Preparing(rows=0))
-    encoder = _encoder(run, plan.data)
+    encoder, files = _encoder(run, plan.data), [*training_files, *validation_files]
     counted, parse = Faults(), RowParser(rules)
     training_rows = sum(1 for _ in _read(training_files, counted, parse))
     validation_rows = sum(1 for _ in _read(validation_files, counted, parse))
     if counted.count:
-        raise BadRows(_all_faults(encoder, [*training_files, *validation_files], rules, log))
-    for rows, files in ((training_rows, training_files), (validation_rows, validation_files)):
-        refuse_empty(rows, files)
+        raise BadRows(_all_faults(encoder, files, rules, log))
+    refuse_empty(training_rows, training_files)
+    refuse_empty(validation_rows, validation_files)
     if parse.columns:
         log(Warned(message=as_columns(parse.columns)))
     chosen = held_back(0 if validation_files else training_rows, plan.data.split_fraction, plan.data.seed)
-
-    faults, counts = Faults(), _Counts()
     temporary = _empty_directory(run / f".{DATA}.tmp")
-    with RowWriter(temporary, "training", DATA) as training, RowWriter(temporary, "validation", DATA) as validation:
-        read = _read([*training_files, *validation_files], faults, RowParser(rules))
-        for number, row in enumerate(_encoded(encoder, read, faults, log)):
-            counts.truncated += row.truncated
-            if not any(row.mask):
-                counts.dropped += 1
-            elif number >= training_rows or number in chosen:
-                validation.append(row)
-            else:
-                training.append(row)
-        faults.raise_any()
-        prepared = _counted(plan, temporary, training.finish(), validation.finish(), counts)
+    kept, counts = _tokenised(temporary, encoder, _Split(files, training_rows, chosen), rules, log)
+    _refuse_untrainable(plan.data, kept, counts, bool(validation_files), log)
+    prepared = _counted(plan, kept, counts)
     shutil.rmtree(run / DATA, ignore_errors=True)
     temporary.rename(run / DATA)
     prepared.write(run / PREPARED_FILE)
     log(_summary(prepared))
     return prepared
+
+
+def _tokenised(directory: Path, encoder: Encoder, split: _Split, rules: RowRules, log: Log) -> tuple[_Kept, _Counts]:
+    """All rows written into `directory`; BadRows if the template refuses some."""
+    faults, counts = Faults(), _Counts()
+    sources = tuple(name for _, name in split.files)
+    with (
+        RowWriter(directory, "training", DATA, sources) as training,
+        RowWriter(directory, "validation", DATA, sources) as validation,
+    ):
+        rows = _encoded(encoder, _read(split.files, faults, RowParser(rules)), faults, log)
+        for number, (place, row) in enumerate(rows):
+            validates = number >= split.training or number in split.held_back
+            counts.truncated += row.truncated
+            if any(row.mask):
+                (validation if validates else training).append(row, place)
+            else:
+                counts.dropped += 1
+                counts.dropped_validation += validates
+        faults.raise_any()
+        return _Kept(directory, sources, training.finish(), validation.finish()), counts
 
 
 def _rules(plan: DataPart) -> RowRules:
@@ -125,7 +156,7 @@ def _encoder(run: Path, part: DataPart) -> Encoder:
     return Encoder(tokenizer, template, part.sequence_limit)
 
 
-def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log) -> Iterator[TokenRow]:
+def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log) -> Iterator[tuple[Place, TokenRow]]:
     """The rows as tokens; after a first fault the rest is only looked through for more."""
     done = 0
     while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
@@ -133,36 +164,49 @@ def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log)
         done += len(chunk)
         log(Preparing(rows=done))
         if not faults.count:
-            yield from filter(None, tokens)
+            yield from ((place, row) for (place, _), row in zip(chunk, tokens, strict=True) if row)
 
 
-def _counted(plan: Plan, directory: Path, training: RowSet, validation: RowSet, counts: _Counts) -> Prepared:
-    """The numbers of the run; puts the rows in `directory` into packs first, where the plan wants it."""
-    if not training.rows:
-        raise DataError(
-            f"no training rows are left: all {counts.dropped} dropped rows have nothing to train on within "
-            f"{plan.data.sequence_limit} tokens; raise max_seq_length"
-        )
-    packs = _packed(plan, directory, training) if plan.data.packing else None
-    units, per_step = (packs.packs, packs.per_step) if packs else (training.rows, plan.schedule.rows_per_step)
+def _refuse_untrainable(part: DataPart, kept: _Kept, counts: _Counts, validation_files: bool, log: Log) -> None:
+    """DataError if there were rows to train or to validate on and none is left; a split's own loss is only told."""
+    why = (
+        f"dropped rows have nothing to train on within {part.sequence_limit} tokens: what is to be learnt lies behind "
+        "them, or a completion does not fit; raise max_seq_length"
+    )
+    if not kept.training.rows:
+        raise DataError(f"no training rows are left: all {counts.dropped - counts.dropped_validation} {why}")
+    if kept.validation.rows or not counts.dropped_validation:
+        return
+    nothing = f"no validation rows are left: all {counts.dropped_validation} {why}"
+    if validation_files:
+        raise DataError(nothing)
+    log(Warned(message=f"{nothing}; there is no validation loss"))
+
+
+def _counted(plan: Plan, kept: _Kept, counts: _Counts) -> Prepared:
+    """The numbers of the run, with its rows in packs where the plan wants it."""
+    packs = _packed(plan, kept) if plan.data.packing else None
+    units, per_step = (packs.packs, packs.per_step) if packs else (kept.training.rows, plan.schedule.rows_per_step)
     per_epoch = steps_per_epoch(units, per_step)
     steps = total_steps(plan.schedule.stop, per_epoch)
+    validate_at = validation_steps(plan.schedule.validate_at, per_epoch, steps) if kept.validation.rows else ()
     return Prepared(
-        training=training,
-        validation=validation,
+        training=kept.training,
+        validation=kept.validation,
+        files=kept.sources,
         packs=packs,
         truncated_rows=counts.truncated,
         dropped_rows=counts.dropped,
         steps_per_epoch=per_epoch,
         steps=steps,
-        validate_at=validation_steps(plan.schedule.validate_at, per_epoch, steps) if validation.rows else (),
+        validate_at=validate_at,
     )
 
 
-def _packed(plan: Plan, directory: Path, training: RowSet) -> Packs:
-    lengths = np.diff(np.fromfile(directory / Path(training.offsets).name, "<i8"))
+def _packed(plan: Plan, kept: _Kept) -> Packs:
+    lengths = np.diff(np.fromfile(kept.directory / Path(kept.training.offsets).name, "<i8"))
     packed = pack(lengths, plan.data.sequence_limit, plan.data.pack_window, plan.schedule.seed)
-    return packed.write(directory, DATA, packs_per_step(plan.schedule.rows_per_step, len(packed), training.rows))
+    return packed.write(kept.directory, DATA, packs_per_step(plan.schedule.rows_per_step, len(packed), len(lengths)))
 
 
 def _summary(prepared: Prepared) -> PreparedRows:

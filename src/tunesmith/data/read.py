@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from tunesmith.data.faults import Faults, Place, RowFault
 from tunesmith.data.rows import Row, RowParser
 
+DIGEST_BYTES = 16
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -34,13 +36,23 @@ def _values(path: Path, name: str, faults: Faults) -> Iterator[tuple[Place, Any]
         except RowFault as fault:
             faults.add(Place(name, _line_of(content)), fault)
             return
-        yield from ((Place(name, number, "item"), item) for number, item in enumerate(items, 1))
+        yield from ((Place(name, number, "item", _digest_of(item)), item) for number, item in enumerate(items, 1))
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             content = (line.removeprefix(_BOM) if number == 1 else line).strip()
             if content:
-                yield Place(name, number), content
+                yield Place(name, number, digest=_digest(content)), content
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _digest_of(item: Any) -> bytes:
+    """As `Place.digest` says; half characters are no UTF-8, but are told of later."""
+    text = json.dumps(item, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _digest(text.encode("utf-8", "surrogatepass"))
 
 
 def _begins_as_array(path: Path) -> bool:

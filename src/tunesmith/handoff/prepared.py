@@ -23,16 +23,17 @@ class RowSet(Handed):
     offsets: str
     places: str = ""
     """File of little-endian int32 pairs, one for each row: which of `Prepared.files` it stands in, and on which line
-    (1-based). "" where nobody wrote it down."""
+    (1-based; negative: the item of a file that is one JSON array). "" where nobody wrote it down."""
     digests: str = ""
-    """File of 16 bytes for each row: BLAKE2b of the line as it stands in its file. "" where nobody wrote it down."""
+    """File of 16 bytes for each row: BLAKE2b of its line without the white space around it; of an item, of its JSON
+    with sorted keys and nothing between the tokens. "" where nobody wrote it down."""
 
 
 class Packs(Handed):
     """The training rows put into sequences of at most `sequence_limit` tokens: what a step counts when rows are packed.
 
-    `rows` is a flat little-endian int32 array of row numbers, each once; pack i is rows[offsets[i]:offsets[i + 1]], with
-    `offsets` as in RowSet.
+    `rows` is a flat little-endian int32 array of row numbers, each once; pack i is rows[offsets[i]:offsets[i + 1]],
+    with `offsets` as in RowSet.
     """
 
     packs: int
