@@ -121,19 +121,23 @@ def _as_templates_expect(message: Message) -> dict[str, Any]:
     """The message without nulls, with a content, and with the arguments of tool calls as objects rather than JSON.
 
     So do servers of the OpenAI kind before they render, since templates join strings and apply `tojson` themselves.
+    A thought has both names that templates know it by.
     """
     found = {key: value for key, value in message.items() if value is not None}
     found.setdefault("content", "")
+    if "thinking" in found:
+        found.setdefault("reasoning_content", found["thinking"])
     if isinstance(found.get("tool_calls"), list):
-        found["tool_calls"] = [_with_arguments(call) for call in found["tool_calls"]]
+        found["tool_calls"] = [with_arguments(call) for call in found["tool_calls"]]
     return found
 
 
-def _with_arguments(call: Any) -> Any:
+def with_arguments(call: Any) -> Any:
+    """A tool call whose arguments are an object, where they were the JSON of one."""
     if not isinstance(call, dict):
         return call
     if isinstance(call.get("function"), dict):
-        return {**call, "function": _with_arguments(call["function"])}
+        return {**call, "function": with_arguments(call["function"])}
     arguments = call.get("arguments")
     if not isinstance(arguments, str):
         return call
