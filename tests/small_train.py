@@ -64,7 +64,7 @@ def main() -> int:
             compute="fp32",
             threads=1,
             trained_parameters=1,
-            adapted_modules=len(plan.adapter.modules),
+            adapted_modules=len(plan.adapter.modules) if plan.adapter else 0,
             from_step=done,
             request_id=os.environ["TUNESMITH_REQUEST_ID"],
         )
@@ -138,10 +138,15 @@ def export(run: Path, plan: Plan) -> tuple[ArtifactFile, ...]:
     artifact = run / "artifact"
     artifact.mkdir(exist_ok=True)
     files = []
-    for name, content in (
-        ("adapter_config.json", json.dumps({"r": plan.adapter.rank}).encode()),
-        ("adapter_model.safetensors", plan.run.encode()),
-    ):
+    if plan.result.form == "model":
+        made = {path.name: path.read_bytes() for path in sorted((run / "inputs" / "model").iterdir())}
+        made |= {"README.md": b"# A model", "provenance.json": b"{}", "probe.json": b"{}"}
+    else:
+        made = {
+            "adapter_config.json": json.dumps({"r": plan.adapter.rank}).encode(),
+            "adapter_model.safetensors": plan.run.encode(),
+        }
+    for name, content in made.items():
         write_atomically(artifact / name, content)
         crash_at("artifact-half-written")
         files.append(ArtifactFile(path=name, digest=hashlib.sha256(content).hexdigest(), size=len(content)))

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from tunesmith.api.deployments import CreateDeployment, CreateDeploymentConfig, DeploymentStatus
-from tunesmith.api.filesets import CreateFileset
+from tunesmith.api.filesets import CreateFileset, FilesetMetadata, ModelMetadata, ToolCalling, UpdateFileset
 from tunesmith.api.jobs import REGISTRATION, TRAINING, UPLOAD, JobStatus
 from tunesmith.api.models import CreateModel
 from tunesmith.control import deployments
@@ -120,7 +120,19 @@ def _files(tx: Tx, job: StoredJob, finished: Finished) -> int | None:
     for made in finished.files:
         tx.filesets.put(output.workspace, output.name, made.path, made.digest, made.size, by_service=True)
     tx.filesets.mark(output, job.backend)
+    if job.result.kind == "model":
+        said = FilesetMetadata(model=ModelMetadata(tool_calling=_tool_calling(tx, job.model)))
+        tx.filesets.update(output.workspace, output.name, UpdateFileset(metadata=said))
     return version
+
+
+def _tool_calling(tx: Tx, base: Ref) -> ToolCalling | None:
+    """How a model tuned from `base` calls tools: as the metadata of the base's fileset say. The chat template that its
+    rows were rendered with is among its files, whatever those metadata say by now."""
+    row = tx.models.row(base.workspace, base.name)
+    fileset = Ref.unchecked(row["fileset_ref"])
+    about = tx.filesets.get(fileset.workspace, fileset.name).metadata.model
+    return about.tool_calling.model_copy(update={"chat_template": None}) if about and about.tool_calling else None
 
 
 def _facts(tx: Tx, job: StoredJob) -> dict[str, Any]:
