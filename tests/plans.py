@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from tests.models import CHATML, linear_names
-from tunesmith.handoff.plan import DataPart, EachEpoch, Epochs, LoraPart, ModelPart, OptimizerPart, Plan, SchedulePart
+from tunesmith.handoff.plan import (
+    DataPart,
+    EachEpoch,
+    Epochs,
+    LoraPart,
+    ModelPart,
+    ObjectivePart,
+    OptimizerPart,
+    Plan,
+    ResultPart,
+    SchedulePart,
+)
 
 PARTS: dict[str, Any] = {
     "model": ModelPart(name="default/tiny", attention="sdpa", compute="fp32"),
@@ -26,6 +37,8 @@ PARTS: dict[str, Any] = {
     "schedule": SchedulePart(
         stop=Epochs(epochs=2), validate_at=EachEpoch(), rows_per_step=4, tokens_per_pass=100, seed=7
     ),
+    "objective": ObjectivePart(),
+    "result": ResultPart(),
 }
 
 

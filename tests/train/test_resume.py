@@ -178,7 +178,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("adapter_model.safetensors", flip_a_bit),
+        ("weights.safetensors", flip_a_bit),
         ("optimizer.safetensors", cut_in_half),
         ("adapter_config.json", Path.unlink),
         ("checkpoint.json", cut_in_half),
@@ -240,7 +240,7 @@ def test_best_weights_that_cannot_be_read_any_more_are_not_exported_in_silence(m
     run = make_run(data={"split_fraction": 0.2}, optimizer={"learning_rate": 3.0, "warmup_steps": 0})
     best = train(run)[-1].exported_step
     assert best < 6
-    flip_a_bit(run / f"checkpoints/step-{best:06d}/adapter_model.safetensors")
+    flip_a_bit(run / f"checkpoints/step-{best:06d}/weights.safetensors")
     again = train(run)
     assert [event.kind for event in again] == ["started", "warning", "finished"]
     assert (again[-1].exported_step, again[-1].reason) == (6, "last")

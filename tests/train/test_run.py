@@ -49,7 +49,7 @@ def test_a_run_from_files_to_artifact(make_run, compute, attention, train):
     assert [event.step for event in events if event.kind == "progress"] == [1, 2, 3, 4, 5, 6]
     assert events[3].compute == compute
     assert events[3].adapted_modules == 14
-    names = ["adapter_config.json", "adapter_model.safetensors", "tunesmith_probe.json"]
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json", "tunesmith_probe.json"]
     assert [file.path for file in events[-1].files] == names
     for file in events[-1].files:
         path = run / "artifact" / file.path

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from tunesmith.control.launch import local
 from tunesmith.control.launch.local import Identity
 from tunesmith.control.request_id import VARIABLE
+from tunesmith.handoff.inputs import INPUTS_FILE, Inputs
 from tunesmith.handoff.wish import WISH_FILE, Wish
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
@@ -42,6 +43,8 @@ class Runs:
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, snapshot in job.snapshots.items():
             self.blobs.link(snapshot.files, run / "inputs" / name)
+        files = {name: {file.path: str(file.digest) for file in each.files} for name, each in job.snapshots.items()}
+        Inputs(files=files).write(run / INPUTS_FILE)
         job.plan.write(run / "plan.json")
 
     def found(self, job: Active | Discard) -> Identity | None:

@@ -1,9 +1,9 @@
 """What a run needs to go on, and what it may export: one directory for each saved step, complete or not there.
 
     checkpoints/step-000049/
-      adapter_config.json, adapter_model.safetensors    the weights, in PEFT's format, float32
-      optimizer.safetensors                             Adam's state, flat, in the order of the plan's modules
-      checkpoint.json                                   the numbers, whose they are, and the digests of the other files
+      weights.safetensors      all trained weights by name, float32
+      optimizer.safetensors    the optimizer's running means, flat
+      checkpoint.json          the numbers, whose they are, and the digests of the other files
 
 No generator state: everything random is drawn from (seed, step, row). A directory is written under a temporary name,
 checkpoint.json last, flushed to disk and renamed. The newest two are kept, and for both of them the best so far.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -25,11 +25,11 @@ from tunesmith.handoff.base import Handed, HandedFile
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.model.peft_files import AdapterWeights, read_adapter, write_adapter
 from tunesmith.train.disk import SPARE_BYTES, sha256_of, told_of_disk, written
+from tunesmith.train.optim import SCALE_START
 
 CHECKPOINTS = "checkpoints"
-OPTIMIZER_FILE, CHECKPOINT_FILE = "optimizer.safetensors", "checkpoint.json"
+WEIGHTS_FILE, OPTIMIZER_FILE, CHECKPOINT_FILE = "weights.safetensors", "optimizer.safetensors", "checkpoint.json"
 
 
 class State(Handed):
@@ -46,6 +46,12 @@ class State(Handed):
     """The step with the lowest validation loss so far; 0 = none was measured."""
     best_loss: float | None = None
     """Its loss; None when none was measured."""
+    loss_scale: float = SCALE_START
+    """What an fp16 loss is multiplied by in the next step."""
+    good_steps: int = 0
+    """Steps since it last changed."""
+    unsaid: tuple[float, int] = (0.0, 0)
+    """Sum of losses and count of trained tokens of the steps since the last `progress` event."""
 
 
 class Checkpoint(HandedFile):
@@ -95,23 +101,24 @@ class Checkpoints:
         """Is `step` the newest one on disk?"""
         return bool(self._good) and self._good[-1].step == step
 
-    def read(self, step: int) -> tuple[AdapterWeights, dict[str, Tensor]]:
-        """Weights and optimizer state of a step; Damaged if its checkpoint is gone or not what was written."""
+    def weights(self, step: int) -> dict[str, Tensor]:
+        """The weights of a step; Damaged if its checkpoint is gone or not what was written."""
         directory = step_directory(self._run, step)
         verified(directory)
-        return read_adapter(directory), load_file(directory / OPTIMIZER_FILE)
+        return load_file(directory / WEIGHTS_FILE)
 
-    def save(
-        self, state: State, weights: AdapterWeights, optimizer: dict[str, Tensor], model_modules: Iterable[str]
-    ) -> Path:
+    def optimizer(self, step: int) -> dict[str, Tensor]:
+        """The optimizer's state at a step whose weights were read just now."""
+        return load_file(step_directory(self._run, step) / OPTIMIZER_FILE)
+
+    def save(self, state: State, weights: Mapping[str, Tensor], optimizer: dict[str, Tensor]) -> Path:
         """Write the checkpoint of `state.step`, then drop what is no longer needed; returns its directory.
 
         EngineError (CheckpointError) if the disk does not take it; the earlier ones stay.
         """
         final = step_directory(self._run, state.step)
-        tensors = [*optimizer.values(), *(tensor for pair in weights.modules.values() for tensor in pair)]
-        with written(final, sum(tensor.nbytes for tensor in tensors)) as directory:
-            write_adapter(directory, weights, model_modules)
+        with written(final, sum(tensor.nbytes for tensor in (*weights.values(), *optimizer.values()))) as directory:
+            save_file({name: tensor.cpu() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
             save_file(optimizer, directory / OPTIMIZER_FILE)
             crash_at("checkpoint-half-written")
             files = {path.name: sha256_of(path) for path in directory.iterdir()}

@@ -1,12 +1,17 @@
-"""The result of a run: `artifact/` with the adapter in PEFT's format, a probe, and digests of all files.
+"""The result of a run: `artifact/` with the adapter or the model, what it was made from, a probe, and digests of all.
 
-The probe says what the trained model answers to one prompt; `handoff.probe` has how a server holds itself against it.
+An adapter is in PEFT's format, a model a checkpoint as transformers writes it, tokenizer and chat template included.
+The probe says what the trained model answers to one prompt, computed from the weights as they are stored;
+`handoff.probe` has how a server holds itself against it.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +21,36 @@ from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import ArtifactFile
 from tunesmith.handoff.probe import PROBE_FILE, Probe, ProbedToken
 from tunesmith.model.head import Head, hidden_states
-from tunesmith.model.load import Compute
-from tunesmith.model.peft_files import AdapterWeights, write_adapter
+from tunesmith.model.load import DTYPES, Compute, load_model
 from tunesmith.train.disk import sha256_of, written
+from tunesmith.train.loop import Job, Method
+from tunesmith.train.provenance import MODEL_CARD, PROVENANCE_FILE, Provenance, model_card
 
-ARTIFACT = "artifact"
+ARTIFACT, MODEL = "artifact", Path("inputs", "model")
 PROBE_TOKENS, PROBE_ENTRIES = 256, 8
 """Longest prompt of a probe, and how many of the most likely next tokens it lists."""
 
+SHARD = "5GB"
+"""Most bytes of a file of weights."""
 READ_ONLY = 0o444
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "generation_config.json",
+)
+"""Taken over from the base as they are."""
+TEMPLATE_FILE = "chat_template.jinja"
+
+Stored = Literal["bfloat16", "float16", "float32"]
+COMPUTED_AS: dict[Stored, Compute] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+"""What a type of stored weights is called where it computes."""
 
 
 def next_token(model: nn.Module, head: Head, ids: Sequence[int]) -> Tensor:
@@ -52,18 +78,79 @@ def probe_prompt(rows: Rows) -> list[int]:
     return [int(token) for token in rows.ids(0)[: min(max(1, trained_on[0]), PROBE_TOKENS)]]
 
 
-def export(run: Path, weights: AdapterWeights, model_modules: list[str], probed: Probe) -> tuple[ArtifactFile, ...]:
+def stored_as(job: Job) -> Stored:
+    """Type of the weights in the artifact; adapters are always kept in float32."""
+    if job.plan.result.form == "adapter":
+        return "float32"
+    wanted = job.plan.result.dtype
+    return _type_of_base(job.run / MODEL) if wanted == "base" else wanted
+
+
+def export(
+    job: Job, method: Method, asked: Sequence[int], base_V: Tensor, compute: Compute, made: Provenance
+) -> tuple[ArtifactFile, ...]:
     """Write `artifact/` whole, each file flushed and read-only; returns the files with their digests.
 
-    The same weights give the same bytes, so it does no harm to export again.
+    The same weights give the same bytes, so it does no harm to export again. Afterwards a student that was to become a
+    model is used up.
     """
-    files: list[ArtifactFile] = []
-    tensors = [tensor for pair in weights.modules.values() for tensor in pair]
-    with written(run / ARTIFACT, sum(tensor.nbytes for tensor in tensors)) as directory:
-        write_adapter(directory, weights, model_modules)
+    adapter = job.plan.result.form == "adapter"
+    model = method.student.model if adapter else _settled(job, method, COMPUTED_AS[stored_as(job)])
+    weights = method.optimizer.masters() if adapter else dict(model.named_parameters())
+    with written(job.run / ARTIFACT, sum(tensor.nbytes for tensor in weights.values())) as directory:
+        if adapter:
+            method.student.write_adapter(directory)
+        else:
+            model.save_pretrained(directory, max_shard_size=SHARD)
+            _take_over(job, directory)
         crash_at("artifact-half-written")
-        probed.write(directory / PROBE_FILE)
-        for path in sorted(directory.iterdir()):
-            path.chmod(READ_ONLY)
-            files.append(ArtifactFile(path=path.name, digest=sha256_of(path), size=path.stat().st_size))
-    return tuple(files)
+        _cast(model, compute)
+        trained_V = next_token(model, Head.of(model), asked)
+        probe(asked, compute, trained_V, base_V).write(directory / PROBE_FILE)
+        made.write(directory / PROVENANCE_FILE)
+        (directory / MODEL_CARD).write_text(model_card(made), encoding="utf-8")
+        return tuple(_file(path) for path in sorted(directory.iterdir()))
+
+
+def _settled(job: Job, method: Method, stored: Compute) -> nn.Module:
+    """A plain model with the trained weights, in the type they are stored in; the student's own where that can be."""
+    student, masters = method.student, method.optimizer.masters()
+    if not student.in_place:
+        for weight in student.model.parameters():  # room for the second copy
+            if not weight.requires_grad:
+                weight.data = weight.data.new_empty(0)
+        model = load_model(job.run / MODEL, stored, job.plan.model.attention, job.device)
+    else:
+        model = student.model
+        _cast(model, stored)
+    student.add_to(model, masters)
+    return model
+
+
+def _cast(model: nn.Module, compute: Compute) -> None:
+    """The weights alone: buffers, such as the frequencies of rotary embeddings, stay exact."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(DTYPES[compute])
+
+
+def _take_over(job: Job, directory: Path) -> None:
+    """Tokenizer files of the base, and the chat template that the rows were rendered with."""
+    base = job.run / MODEL
+    for name in TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, directory / name)
+    if job.plan.data.chat_template:
+        (directory / TEMPLATE_FILE).write_text(job.plan.data.chat_template, encoding="utf-8")
+
+
+def _type_of_base(directory: Path) -> Stored:
+    """As config.json says; a checkpoint that is quantised or silent is dequantised to bfloat16."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config") or {}
+    named = [each.get(key) for each in (config, text) for key in ("dtype", "torch_dtype")]
+    return next((name for name in COMPUTED_AS if name in named), "bfloat16")
+
+
+def _file(path: Path) -> ArtifactFile:
+    path.chmod(READ_ONLY)
+    return ArtifactFile(path=path.name, digest=sha256_of(path), size=path.stat().st_size)

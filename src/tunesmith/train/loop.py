@@ -1,6 +1,6 @@
 """The loop: steps, validations, checkpoints and wishes, for any method.
 
-A method brings a model and a loss, which is the sum over a pass's trained tokens. Sums and counts are what the loop
+A method brings a student and a loss, which is the sum over a pass's trained tokens. Sums and counts are what the loop
 speaks, so a step's gradient does not depend on how its rows were cut into passes.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tunesmith.data.schedule import epoch_of, rows_of_step
+from tunesmith.data.order import Order
+from tunesmith.data.schedule import epoch_of, steps_of
 from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
 from tunesmith.handoff.crash import crash_at
@@ -24,17 +25,20 @@ from tunesmith.handoff.events import CheckpointSaved, Event, Progress, Stopped, 
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import read_wish
-from tunesmith.model.lora import LoraLinear, Noise, set_weights, weights_of
 from tunesmith.train.batches import Pass, passes
 from tunesmith.train.checkpoint import Checkpoints, Damaged, State, step_directory
 from tunesmith.train.crew import Crew
-from tunesmith.train.optim import Optimizer
+from tunesmith.train.optim import Optimizer, next_scale
 from tunesmith.train.pace import Pace
 from tunesmith.train.signals import Doorbell, ToldToEnd
+from tunesmith.train.student import Student
 
 Log = Callable[[Event], None]
 Loss = Callable[[Pass], Tensor]
 """The sum over a pass's trained tokens, a scalar that can be differentiated."""
+
+ROWS_NAMED = 5
+"""Rows that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +55,44 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Student:
-    """What is trained: adapters in a frozen model, with the key their dropout is drawn from."""
+class Method:
+    """What a recipe brings."""
 
-    model: nn.Module
-    adapters: Mapping[str, LoraLinear]
-    module_names: list[str]
-    """Of the model before it was adapted."""
-    noise: Noise
+    student: Student
+    loss: Loss
+    optimizer: Optimizer
+    flat: bool
+    """Whether a pass holds its rows one after another instead of padding each."""
+    scaled: bool
+    """Whether losses are scaled up before they are differentiated, as fp16 needs."""
 
 
-def fit(job: Job, student: Student, loss: Loss, checkpoints: Checkpoints, start: State) -> State | None:
+@dataclass(slots=True)
+class _Tally:
+    """What was done since the last `progress` event, but for what a checkpoint keeps."""
+
+    tokens: int = 0
+    passed: int = 0
+    """Tokens that went through the model, padding included."""
+
+
+def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> State | None:
     """Train from `start` through all steps; returns where that ended, or None if a wish stopped it.
 
     A turn is a step or a validation; between two turns wishes are heard. EngineError if the loss stops being a number
     or a checkpoint cannot be written; ToldToEnd after a checkpoint if the process is told to end without a wish.
     """
-    training = Rows(job.run, job.prepared.training)
-    optimizer = Optimizer(
-        (weight for adapter in student.adapters.values() for weight in (adapter.A_rI, adapter.B_Or)),
-        job.plan.optimizer,
-        job.prepared.steps,
-    )
-    state, pace = start, Pace()
+    training, order = Rows(job.run, job.prepared.training), Order(job.run, job.prepared, job.plan)
+    state, pace, tally = start, Pace(), _Tally()
+    asked_for = _asked_for(job)
     if start.step:
-        weights, adam = checkpoints.read(start.step)
-        set_weights(student.adapters, weights)
-        optimizer.restore(adam)
+        method.optimizer.set_weights(checkpoints.weights(start.step))
+        method.optimizer.restore(checkpoints.optimizer(start.step))
     began = time.monotonic() - start.seconds
     while True:
         if wanted := told(job):
             if wanted != "cancel" and state.step:
-                _save(job, student, optimizer, checkpoints, state)
+                _save(job, method, checkpoints, state, pace)
             if wanted == "end":
                 raise ToldToEnd
             job.log(Stopped(step=state.step, wish=wanted))
@@ -90,34 +100,31 @@ def fit(job: Job, student: Student, loss: Loss, checkpoints: Checkpoints, start:
         if _over(job.prepared, state):
             return state
         if _must_validate(job.prepared, state):
-            state = _validate(job, student, loss, state)
+            state = _validate(job, method, state)
         else:
-            progress = _learn(job, student, loss, optimizer, training, state.step + 1)
-            tokens, seconds = state.tokens + progress.tokens, time.monotonic() - began
-            state = state.model_copy(update={"step": progress.step, "tokens": tokens, "seconds": seconds})
-            job.log(progress.model_copy(update={"tokens": tokens, "seconds": seconds}))
+            state, rate, norm = _learn(job, method, state, training, order.rows_of_step(state.step + 1).tolist(), tally)
+            state = _say(job, state.model_copy(update={"seconds": time.monotonic() - began}), rate, norm, tally)
             crash_at("step-done")
         if checkpoints.holds(state.step):
             checkpoints.note(state)
-        elif pace.due() or state.best_step == state.step or _over(job.prepared, state):
-            before = time.monotonic()
-            _save(job, student, optimizer, checkpoints, state)
-            pace.saved(time.monotonic() - before)
+        elif pace.due() or _must_save(job, state) or state.step in asked_for:
+            _save(job, method, checkpoints, state, pace)
 
 
-def put_best(job: Job, student: Student, checkpoints: Checkpoints, end: State) -> int:
-    """Give the student the weights with the lowest validation loss; returns their step.
+def put_chosen(job: Job, method: Method, checkpoints: Checkpoints, end: State) -> int:
+    """Give the student the weights that the plan wants exported; returns their step.
 
-    The last step's stay where none was measured, or where the best ones cannot be read any more, which is told.
+    The last step's stay where no validation loss was measured, or where the best ones cannot be read any more, which is
+    told.
     """
-    if end.best_step in (0, end.step):
+    if job.plan.result.step == "last" or end.best_step in (0, end.step):
         return end.step
     try:
-        weights, _ = checkpoints.read(end.best_step)
+        weights = checkpoints.weights(end.best_step)
     except Damaged as why:
         job.log(Warned(message=f"{why}. The validation loss was lowest there; the last step is exported instead"))
         return end.step
-    set_weights(student.adapters, weights)
+    method.optimizer.set_weights(weights)
     return end.best_step
 
 
@@ -136,59 +143,100 @@ def _over(prepared: Prepared, state: State) -> bool:
     return state.step == prepared.steps and not _must_validate(prepared, state)
 
 
-def _learn(job: Job, student: Student, loss: Loss, optimizer: Optimizer, rows: Rows, step: int) -> Progress:
-    """One optimizer step; the event's tokens are this step's, its seconds are still 0."""
-    schedule, noise = job.plan.schedule, student.noise
-    chosen = rows_of_step(step, len(rows), schedule.rows_per_step, schedule.seed)
-    epoch = epoch_of(step, job.prepared.steps_per_epoch)
-    for adapter in student.adapters.values():
-        adapter.train()
+def _must_save(job: Job, state: State) -> bool:
+    """Is it the end, or what would be exported if nothing better came?"""
+    best = job.plan.result.step == "best" and state.best_step == state.step
+    return best or _over(job.prepared, state)
+
+
+def _asked_for(job: Job) -> frozenset[int]:
+    """The steps whose checkpoints the user asked for."""
+    cadence, prepared = job.plan.schedule.save_at, job.prepared
+    return frozenset(steps_of(cadence, prepared.steps_per_epoch, prepared.steps) if cadence else ())
+
+
+def _learn(
+    job: Job, method: Method, state: State, rows: Rows, chosen: Sequence[int], tally: _Tally
+) -> tuple[State, float, float]:
+    """One optimizer step; where that leads, its learning rate and its gradient's norm before clipping."""
+    step, student, optimizer, noise = state.step + 1, method.student, method.optimizer, method.student.noise
+    trained = sum(int(rows.mask(row)[1:].sum()) for row in chosen)
+    if not trained:
+        raise EngineError(f"step {step}: none of its rows has a token to learn from: {_named(rows, chosen)}")
+    factor, divisor = (state.loss_scale / trained, state.loss_scale) if method.scaled else (1.0, float(trained))
+    student.learn(True)
 
     def learn(part: Pass) -> tuple[float, tuple[Tensor, ...]]:
-        noise.step, noise.rows, noise.lengths = step, part.rows, part.lengths
-        part_loss = loss(part)
-        return float(part_loss.detach()), optimizer.gradient(part_loss)
+        noise.step, noise.rows, noise.lengths, noise.flat = step, part.rows, part.lengths, method.flat
+        loss = method.loss(part)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _no_number(job, rows, step, value, part.rows)
+        if student.in_place:
+            optimizer.add_gradient_of(loss * factor)
+            return value, ()
+        return value, optimizer.gradient(loss * factor)
 
-    loss_sum, trained, tokens = 0.0, 0, 0
-    for parts in passes(rows, chosen.tolist(), schedule.tokens_per_pass, job.device, job.crew.size):
-        for part, (part_loss, gradient) in zip(parts, job.crew.share(learn, parts), strict=True):
-            optimizer.add(gradient)
-            loss_sum += part_loss
-            trained += len(part.targets_N)
+    loss_sum, tokens = 0.0, 0
+    crew = 1 if student.in_place else job.crew.size
+    for parts in passes(rows, chosen, job.plan.schedule.tokens_per_pass, job.device, crew, flat=method.flat):
+        for part, (value, gradient) in zip(parts, job.crew.share(learn, parts), strict=True):
+            if gradient:
+                optimizer.add(gradient)
+            loss_sum += value
             tokens += sum(part.lengths)
+            tally.passed += part.ids_BT.numel()
         crash_at("pass-done")
-    rate, norm = optimizer.step(step, trained)
-    if not (math.isfinite(loss_sum) and math.isfinite(norm)):
-        raise EngineError(
-            f"step {step}: the loss is {loss_sum / trained:g} and the gradient's norm {norm:g}; nothing was saved from "
-            f"this step. A lower learning rate than {job.plan.optimizer.learning_rate:g} or a warm-up usually helps"
+    done = optimizer.step(step, divisor)
+    if not done.applied and not (method.scaled and state.loss_scale > 1):
+        raise _no_number(job, rows, step, done.grad_norm, chosen)
+    tally.tokens += tokens
+    found: dict[str, object] = {
+        "step": step,
+        "tokens": state.tokens + tokens,
+        "unsaid": (state.unsaid[0] + loss_sum, state.unsaid[1] + trained),
+    }
+    if method.scaled:
+        found["loss_scale"], found["good_steps"] = next_scale(state.loss_scale, state.good_steps, done.applied)
+    return state.model_copy(update=found), done.learning_rate, done.grad_norm
+
+
+def _say(job: Job, state: State, rate: float, norm: float, tally: _Tally) -> State:
+    """The `progress` event, each time that so many steps are done, and after the last one."""
+    if state.step % job.plan.schedule.log_every and state.step != job.prepared.steps:
+        return state
+    loss_sum, trained = state.unsaid
+    job.log(
+        Progress(
+            step=state.step,
+            epoch=epoch_of(state.step, job.prepared.steps_per_epoch),
+            loss=loss_sum / trained,
+            learning_rate=rate,
+            grad_norm=norm,
+            tokens=state.tokens,
+            seconds=state.seconds,
+            padding=1 - tally.tokens / tally.passed,
         )
-    return Progress(
-        step=step,
-        epoch=epoch,
-        loss=loss_sum / trained,
-        learning_rate=rate,
-        grad_norm=norm,
-        tokens=tokens,
-        seconds=0.0,
     )
+    tally.tokens = tally.passed = 0
+    return state.model_copy(update={"unsaid": (0.0, 0)})
 
 
-def _validate(job: Job, student: Student, loss: Loss, state: State) -> State:
+def _validate(job: Job, method: Method, state: State) -> State:
     """Measure the validation loss and remember the best; draws nothing, so training goes on as without it.
 
     Somebody who wants something is not kept waiting: the state is returned as it was, and the next attempt validates.
     """
     rows = Rows(job.run, job.prepared.validation)
-    for adapter in student.adapters.values():
-        adapter.eval()
+    method.student.learn(False)
 
     def look(part: Pass) -> float:
         with torch.no_grad():
-            return float(loss(part))
+            return float(method.loss(part))
 
     loss_sum, trained = 0.0, 0
-    for parts in passes(rows, range(len(rows)), job.plan.schedule.tokens_per_pass, job.device, job.crew.size):
+    budget = job.plan.schedule.tokens_per_pass
+    for parts in passes(rows, range(len(rows)), budget, job.device, job.crew.size, flat=method.flat):
         loss_sum += sum(job.crew.share(look, parts))
         trained += sum(len(part.targets_N) for part in parts)
         if told(job):
@@ -201,11 +249,33 @@ def _validate(job: Job, student: Student, loss: Loss, state: State) -> State:
     return state.model_copy(update=found)
 
 
-def _save(job: Job, student: Student, optimizer: Optimizer, checkpoints: Checkpoints, state: State) -> None:
+def _save(job: Job, method: Method, checkpoints: Checkpoints, state: State, pace: Pace) -> None:
     """Put the state on disk, unless it is there, and say so."""
+    before = time.monotonic()
     if not checkpoints.holds(state.step):
-        weights = weights_of(student.adapters, job.plan.adapter, job.plan.model.name)
-        checkpoints.save(state, weights, optimizer.state(), student.module_names)
-    path = step_directory(job.run, state.step).relative_to(job.run)
-    epoch = epoch_of(state.step, job.prepared.steps_per_epoch)
-    job.log(CheckpointSaved(step=state.step, epoch=epoch, path=str(path)))
+        checkpoints.save(state, method.optimizer.masters(), method.optimizer.state())
+        pace.saved(time.monotonic() - before)
+    path = step_directory(job.run, state.step)
+    job.log(
+        CheckpointSaved(
+            step=state.step,
+            epoch=epoch_of(state.step, job.prepared.steps_per_epoch),
+            path=str(path.relative_to(job.run)),
+            size=sum(file.stat().st_size for file in path.iterdir()),
+            at_stake=pace.at_stake(),
+        )
+    )
+
+
+def _no_number(job: Job, rows: Rows, step: int, value: float, at_fault: Sequence[int]) -> EngineError:
+    return EngineError(
+        f"step {step}: the loss or its gradient is {value:g}, and nothing was saved from this step. It was learning "
+        f"from {_named(rows, at_fault)}. A lower learning rate than {job.plan.optimizer.learning_rate:g} or a warm-up "
+        "usually helps; if these rows are unlike the others, look at them"
+    )
+
+
+def _named(rows: Rows, chosen: Sequence[int]) -> str:
+    """Where rows stand in the user's files."""
+    named = ", ".join(rows.place(row) for row in chosen[:ROWS_NAMED])
+    return named + (f" and {len(chosen) - ROWS_NAMED} more" if len(chosen) > ROWS_NAMED else "")

@@ -19,18 +19,22 @@ class Pace:
     def __init__(self) -> None:
         self._limit = float(os.environ.get(VARIABLE, LOST_SECONDS))
         self._saved = self._looked = time.monotonic()
-        self._cost = 0.0
+        self._cost = self._step = 0.0
 
     def due(self) -> bool:
         """Should the step that was just done be saved? To be asked after each one."""
         now = time.monotonic()
-        step, self._looked = now - self._looked, now
-        return due(now - self._saved, step, self._cost, self._limit)
+        self._step, self._looked = now - self._looked, now
+        return due(now - self._saved, self._step, self._cost, self._limit)
 
     def saved(self, seconds: float) -> None:
         """A checkpoint was written just now and took this long."""
         self._saved = self._looked = time.monotonic()
         self._cost = seconds
+
+    def at_stake(self) -> float:
+        """Seconds of work that a death may cost between two checkpoints of this run."""
+        return self._step if self._limit == 0 else max(self._limit, self._cost / SHARE + self._step)
 
 
 def due(since: float, step: float, cost: float, limit: float) -> bool:
