@@ -1,4 +1,4 @@
-"""Rows of a step are cut into passes that fit the budget; every row is in exactly one."""
+"""Rows of a step are laid out in passes that fit the budget; every row is in exactly one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from tunesmith.data.store import Rows
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.train.batches import cut, deal, passes
+from tunesmith.train.batches import cut, deal, fill, passes
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,19 @@ def test_rows_are_sorted_and_cut_by_padded_tokens(lengths, budget, expected):
 
 
 @pytest.mark.parametrize(
+    ("lengths", "budget", "expected"),
+    [
+        ([3, 9, 5, 1], 100, [[1, 2, 0, 3]]),
+        ([3, 9, 5, 1], 10, [[1, 3], [2, 0]]),
+        ([12, 9, 5, 1], 10, [[0], [1, 3], [2]]),
+        ([6, 7, 3, 4], 10, [[1, 2], [0, 3]]),
+    ],
+)
+def test_rows_fill_passes_by_real_tokens_each_in_the_fullest_that_has_room(lengths, budget, expected):
+    assert fill(lengths, budget) == expected
+
+
+@pytest.mark.parametrize(
     ("lengths", "hands", "expected"),
     [
         ([9, 5, 4, 3], 2, [[0, 3], [1, 2]]),
@@ -35,18 +48,37 @@ def test_a_pass_is_dealt_so_that_hands_hold_about_as_many_tokens(lengths, hands,
     assert deal(lengths, range(len(lengths)), hands) == expected
 
 
-def test_dealt_parts_hold_every_row_once(make_run):
+@pytest.mark.parametrize("flat", [True, False])
+def test_dealt_parts_hold_every_row_once(make_run, flat):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    found = list(passes(rows, range(len(rows)), 60, torch.device("cpu"), hands=3))
+    found = list(passes(rows, range(len(rows)), 60, torch.device("cpu"), hands=3, flat=flat))
     assert max(len(parts) for parts in found) > 1
     assert sorted(row for parts in found for part in parts for row in part.rows) == list(range(len(rows)))
 
 
-def test_a_pass_holds_each_trained_token_with_the_place_that_predicts_it(make_run):
+def test_a_flat_pass_is_its_rows_one_behind_the_other(make_run):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    found = list(passes(rows, [4, 7, 2], 10_000, torch.device("cpu")))
+    ((one,),) = passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=True)
+    assert one.ids_BT.tolist() == [[int(token) for row in one.rows for token in rows.ids(row)]]
+    assert one.bounds.flatten().diff().tolist() == list(one.lengths) == sorted(one.lengths, reverse=True)
+    assert one.padding == 0
+
+
+def test_padding_is_counted(make_run):
+    run = make_run()
+    rows = Rows(run, Prepared.read(run / "data.json").training)
+    ((one,),) = passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=False)
+    assert one.bounds is None
+    assert one.padding == sum(max(one.lengths) - length for length in one.lengths) > 0
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_pass_holds_each_trained_token_with_the_place_that_predicts_it(make_run, flat):
+    run = make_run()
+    rows = Rows(run, Prepared.read(run / "data.json").training)
+    found = list(passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=flat))
     assert len(found) == 1
     ((one,),) = found
     assert sorted(one.rows) == [2, 4, 7]

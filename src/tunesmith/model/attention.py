@@ -1,84 +1,234 @@
-"""Attention over short rows on a CPU, where torch's own kernel spends its time on overhead.
+"""Attention for training, row by row: no row of a pass sees another one, and no [T, T] over a pass is ever held.
 
+A pass is flat (one long sequence of rows, told apart by `bounds`) or padded on the right. `attend` is registered with
+transformers, so the model code stays unmodified; `bounds` takes the place of the 4-D mask, which transformers hands
+from the model to every attention layer as it is.
+
+Torch's kernel computes what it can: causal attention over rows that are not short. Everything else (sliding windows,
+capped scores, sinks, value heads of another size, short rows on a CPU) are explicit products, in chunks of queries.
 Measured in bf16 on one AVX-512/AMX core, 8 rows of 119 tokens, 9 heads over 3 key heads of 64: forward and backward of
-scaled_dot_product_attention take 29 ms, the four batched products below 6.5 ms; they break even near 400 tokens. The
-function is registered with transformers, so the model code stays unmodified.
+scaled_dot_product_attention take 29 ms, the four batched products below 6.5 ms; they break even near 400 tokens.
 
-Shapes: B rows, H query heads, K key heads, G = H / K query heads of one key head, T tokens, D head size.
+Shapes: B rows of t tokens each, T tokens of a pass, H query heads, K key heads, G = H / K query heads of one key head,
+D size of a query and key head, E of a value head, P = B * K pairs, q queries of a chunk, s keys they may see.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-NAME = "tunesmith_short_rows"
+from tunesmith.errors import EngineError
+
+KERNEL, PRODUCTS = "tunesmith_kernel", "tunesmith_products"
 LONGEST = 256
-"""Tokens of a row up to which the explicit products win, in bf16 and in fp32."""
+"""Tokens of a row up to which the explicit products win on a CPU, in bf16 and in fp32; and queries of a chunk."""
+
+BOUNDS = torch.int64
 
 
-def prefer_short_rows(model: nn.Module) -> None:
-    """Let a transformers model on the CPU use `attend` where it would use torch's kernel. Same numbers to rounding."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """scores = softcap * tanh(scale * q k / softcap) where keys are at most `window` - 1 tokens back; 0 = no cap."""
+
+    scale: float
+    window: int | None
+    softcap: float
+
+
+def attend_by_rows(model: nn.Module, attention: Literal["sdpa", "eager"]) -> None:
+    """Let a transformers model compute attention by `attend`; "eager" = explicit products throughout."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    name, function = (KERNEL, attend) if attention == "sdpa" else (PRODUCTS, attend_by_products)
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    model.set_attn_implementation(name)
 
 
 def attend(
     module: nn.Module,
     q_BHTD: Tensor,
     k_BKTD: Tensor,
-    v_BKTD: Tensor,
+    v_BKTE: Tensor,
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    **others: Any,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    dropout: float = 0.0,
+    products: bool = False,
+    **_others: Any,
 ) -> tuple[Tensor, None]:
-    """o_BTHD of plain causal attention; anything else (masks, windows, caps, sinks) goes to transformers' function."""
-    tokens, size = q_BHTD.shape[2:]
-    plain = attention_mask is None and getattr(module, "is_causal", True) and not any(map(_is_set, others.items()))
-    if not plain or not 1 < tokens <= LONGEST or k_BKTD.shape[2] != tokens or v_BKTD.shape[3] != size:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    """o_BTHE, causal within each row; `attention_mask` is None (B rows of T tokens), bounds, or a mask to obey."""
+    if dropout:
+        raise EngineError(f"attention dropout ({dropout:g}) is not drawn by this engine: 0 is the only value")
+    if not getattr(module, "is_causal", True):
+        raise EngineError(f"{type(module).__name__} looks at later tokens; only causal attention is trained")
+    scale = q_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = Rule(scale, sliding_window, softcap or 0.0)
+    if attention_mask is not None and attention_mask.dtype == BOUNDS:
+        parts = []
+        sizes = _runs(attention_mask.flatten().tolist())
+        cuts = [rows * tokens for rows, tokens in sizes]
+        for (rows, _), *parts_1HxD in zip(sizes, *(x.split(cuts, 2) for x in (q_BHTD, k_BKTD, v_BKTE)), strict=True):
+            q, k, v = (x.unflatten(2, (rows, -1)).squeeze(0).transpose(0, 1) for x in parts_1HxD)
+            parts.append(_rows(q, k, v, s_aux, rule, products).transpose(1, 2).flatten(0, 1))
+        return torch.cat(parts)[None], None
+    if attention_mask is None and q_BHTD.shape[2] == k_BKTD.shape[2]:
+        return _rows(q_BHTD, k_BKTD, v_BKTE, s_aux, rule, products).transpose(1, 2), None
+    return _masked(q_BHTD, k_BKTD, v_BKTE, attention_mask, s_aux, rule).transpose(1, 2), None
 
-        return sdpa_attention_forward(module, q_BHTD, k_BKTD, v_BKTD, attention_mask, scaling=scaling, **others)
-    o_BHTD: Tensor = _Causal.apply(q_BHTD, k_BKTD, v_BKTD, size**-0.5 if scaling is None else scaling)
-    return o_BHTD.transpose(1, 2), None
+
+def attend_by_products(*given: Any, **named: Any) -> tuple[Tensor, None]:
+    """`attend` without torch's kernel."""
+    return attend(*given, products=True, **named)
 
 
-def _is_set(argument: tuple[str, Any]) -> bool:
-    """An argument that asks for more than plain causal attention."""
-    name, value = argument
-    if name in ("position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"):
-        return name == "is_causal" and value is False
-    return value is not None and value is not False and not (isinstance(value, int | float) and value == 0)
+def bounds_of(lengths: Sequence[int]) -> Tensor:
+    """bounds of a flat pass: where each row starts and the total, int64 [1, 1, 1, rows + 1], on the CPU.
+
+    Masks are boolean or floating, so the type tells them apart. On the CPU, since every layer reads it: from a GPU each
+    look would wait for all that was queued.
+    """
+    return torch.tensor([0, *lengths]).cumsum(0)[None, None, None]
 
 
-class _Causal(torch.autograd.Function):
-    """softmax(scale Q K^T) V with the query heads of one key head stacked, so that keys are never repeated."""
+def _runs(bounds: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbouring rows of one length: (how many, their tokens)."""
+    lengths = [end - start for start, end in pairwise(bounds)]
+    return [(len(list(same)), tokens) for tokens, same in groupby(lengths)]
+
+
+def _rows(q_BHtD: Tensor, k_BKtD: Tensor, v_BKtE: Tensor, sinks_H: Tensor | None, rule: Rule, products: bool) -> Tensor:
+    """o_BHtE of rows of one length."""
+    tokens, size = q_BHtD.shape[2:]
+    windowed = rule.window is not None and rule.window < tokens
+    by_kernel = not (products or windowed or rule.softcap or sinks_H is not None or v_BKtE.shape[3] != size)
+    if by_kernel and (q_BHtD.device.type != "cpu" or tokens > LONGEST):
+        return functional.scaled_dot_product_attention(
+            q_BHtD,
+            k_BKtD,
+            v_BKtE,
+            is_causal=True,
+            scale=rule.scale,
+            enable_gqa=q_BHtD.shape[1] != k_BKtD.shape[1],
+        )
+    o_BHtE: Tensor = _Products.apply(q_BHtD, k_BKtD, v_BKtE, sinks_H, rule)
+    return o_BHtE
+
+
+class _Products(torch.autograd.Function):
+    """softmax(scores) V in chunks of queries, with the query heads of one key head stacked, so keys are never repeated.
+
+    A sink is a key of zeros whose score is set and whose value is zero: forward and backward then need no case of
+    their own. One chunk keeps its probabilities for the backward pass; of more, they are computed again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, scale: float) -> Tensor:
-        rows, heads, tokens, size = q_BHTD.shape
-        pairs = rows * k_BKTD.shape[1]
-        q, k, v = q_BHTD.reshape(pairs, -1, size), k_BKTD.reshape(pairs, -1, size), v_BKTD.reshape(pairs, -1, size)
-        future_TT = q.new_full((tokens, tokens), -torch.inf).triu_(1)
-        scores = torch.bmm(q, k.mT).view(pairs, -1, tokens, tokens).mul_(scale).add_(future_TT)
-        p = scores.softmax(-1).view(pairs, -1, tokens)
-        ctx.save_for_backward(q, k, v, p)
-        ctx.scale, ctx.shapes = scale, (q_BHTD.shape, k_BKTD.shape)
-        return torch.bmm(p, v).view(rows, heads, tokens, size)
+    def forward(ctx: Any, q_BHtD: Tensor, k_BKtD: Tensor, v_BKtE: Tensor, sinks_H: Tensor | None, rule: Rule) -> Tensor:
+        rows, heads, tokens, _ = q_BHtD.shape
+        pairs = rows * k_BKtD.shape[1]
+        q_PGtD = q_BHtD.reshape(pairs, -1, tokens, q_BHtD.shape[-1])
+        k_PtD, v_PtE = (x.reshape(pairs, tokens, -1) for x in (k_BKtD, v_BKtE))
+        parts, kept = [], None
+        for chunk in _chunks(tokens, rule):
+            kept, _ = _probabilities(q_PGtD, k_PtD, sinks_H, rule, chunk)
+            parts.append(torch.bmm(kept, _with_sink(v_PtE, sinks_H, chunk)).unflatten(1, (heads * rows // pairs, -1)))
+        ctx.rule, ctx.shapes = rule, (q_BHtD.shape, k_BKtD.shape, v_BKtE.shape)
+        ctx.save_for_backward(q_PGtD, k_PtD, v_PtE, sinks_H, kept if len(parts) == 1 and not rule.softcap else None)
+        out_PGtE = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return out_PGtE.view(rows, heads, tokens, -1)
 
     @staticmethod
-    def backward(ctx: Any, grad_BHTD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, p = ctx.saved_tensors
-        q_shape, k_shape = ctx.shapes
-        grad = grad_BHTD.reshape(q.shape)
-        d_v = torch.bmm(p.mT, grad)
-        d_p = torch.bmm(grad, v.mT)
-        d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype).mul_(ctx.scale)  # noqa: SLF001 - p (d_p - sum(d_p p))
-        return torch.bmm(d_scores, k).view(q_shape), torch.bmm(d_scores.mT, q).view(k_shape), d_v.view(k_shape), None
+    def backward(ctx: Any, grad_BHtE: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
+        q_PGtD, k_PtD, v_PtE, sinks_H, kept = ctx.saved_tensors
+        grad_PGtE = grad_BHtE.reshape(*q_PGtD.shape[:3], -1)
+        chunks = _chunks(q_PGtD.shape[2], ctx.rule)
+        d_q, d_k, d_v = torch.empty_like(q_PGtD), torch.zeros_like(k_PtD), torch.zeros_like(v_PtE)
+        d_sinks = None if sinks_H is None else torch.zeros_like(sinks_H)
+        for chunk in chunks:
+            mine, seen = chunk
+            p, slope = (kept, None) if kept is not None else _probabilities(q_PGtD, k_PtD, sinks_H, ctx.rule, chunk)
+            grad_PqE = grad_PGtE[:, :, mine].flatten(1, 2)
+            d_p = torch.bmm(grad_PqE, _with_sink(v_PtE, sinks_H, chunk).mT)
+            d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # noqa: SLF001 - p (d_p - sum(d_p p))
+            if d_sinks is not None:
+                d_sinks += d_s[..., -1].unflatten(1, (q_PGtD.shape[1], -1)).sum(-1).view(-1, len(d_sinks)).sum(0)
+                p, d_s = p[..., :-1], d_s[..., :-1]
+            if slope is not None:
+                d_s *= slope
+            d_s *= ctx.rule.scale
+            d_q[:, :, mine] = torch.bmm(d_s, k_PtD[:, seen]).unflatten(1, (q_PGtD.shape[1], -1))
+            d_k[:, seen] += torch.bmm(d_s.mT, q_PGtD[:, :, mine].flatten(1, 2))
+            d_v[:, seen] += torch.bmm(p.mT, grad_PqE)
+        q_shape, k_shape, v_shape = ctx.shapes
+        return d_q.view(q_shape), d_k.view(k_shape), d_v.view(v_shape), d_sinks, None
+
+
+def _chunks(tokens: int, rule: Rule) -> list[tuple[slice, slice]]:
+    """The queries of each chunk and the keys that any of them may see."""
+    firsts = range(0, tokens, LONGEST)
+    ends = [min(first + LONGEST, tokens) for first in firsts]
+    seen = [0 if rule.window is None else max(0, first - rule.window + 1) for first in firsts]
+    return [(slice(a, b), slice(lowest, b)) for a, b, lowest in zip(firsts, ends, seen, strict=True)]
+
+
+def _probabilities(
+    q_PGtD: Tensor, k_PtD: Tensor, sinks_H: Tensor | None, rule: Rule, chunk: tuple[slice, slice]
+) -> tuple[Tensor, Tensor | None]:
+    """p_P(Gq)s of a chunk, the sink's behind the keys', and the slope of the cap where there is one."""
+    mine, seen = chunk
+    slope = None
+    scores = torch.bmm(q_PGtD[:, :, mine].flatten(1, 2), _with_sink(k_PtD, sinks_H, chunk).mT).mul_(rule.scale)
+    if rule.softcap:
+        ratio = scores.div_(rule.softcap).tanh_()
+        slope = (1 - ratio.square())[..., : seen.stop - seen.start]
+        scores = ratio * rule.softcap
+    scores = scores.unflatten(1, (q_PGtD.shape[1], -1))
+    scores[..., : seen.stop - seen.start] += _hidden(scores, rule, chunk)
+    if sinks_H is not None:
+        scores[..., -1] = sinks_H.view(-1, q_PGtD.shape[1], 1).repeat(
+            len(scores) * scores.shape[1] // len(sinks_H), 1, 1
+        )
+    return scores.softmax(-1).flatten(1, 2), slope
+
+
+def _hidden(like: Tensor, rule: Rule, chunk: tuple[slice, slice]) -> Tensor:
+    """-inf_qs where the key comes after the query, or lies before its window; else 0."""
+    mine, seen = chunk
+    ahead = mine.start - seen.start
+    never = like.new_full((mine.stop - mine.start, seen.stop - seen.start), -torch.inf)
+    hidden = never.triu(1 + ahead)
+    return hidden if rule.window is None else hidden.add_(never.tril_(ahead - rule.window))
+
+
+def _with_sink(x_PtD: Tensor, sinks_H: Tensor | None, chunk: tuple[slice, slice]) -> Tensor:
+    """The chunk's keys or values, with one of zeros behind them for the sink."""
+    x_PsD = x_PtD[:, chunk[1]]
+    return x_PsD if sinks_H is None else functional.pad(x_PsD, (0, 0, 0, 1))
+
+
+def _masked(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSE: Tensor, mask: Tensor | None, sinks_H: Tensor | None, rule: Rule
+) -> Tensor:
+    """o_BHTE under a mask that is boolean (True = seen) or added; None = all S keys are seen, as by a decoded token."""
+    groups = q_BHTD.shape[1] // k_BKSD.shape[1]
+    k_BHSD, v_BHSE = (x.repeat_interleave(groups, 1) for x in (k_BKSD, v_BKSE))
+    scores = q_BHTD @ k_BHSD.mT * rule.scale
+    if rule.softcap:
+        scores = torch.tanh(scores / rule.softcap) * rule.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    if sinks_H is not None:
+        sinks = sinks_H.view(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)
+        return torch.cat([scores, sinks.to(scores.dtype)], -1).softmax(-1)[..., :-1] @ v_BHSE
+    return scores.softmax(-1) @ v_BHSE

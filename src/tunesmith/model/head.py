@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tunesmith.errors import EngineError
 
-AGREEMENT = {torch.bfloat16: 0.05, torch.float32: 1e-4, torch.float64: 1e-9}
+AGREEMENT = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-4, torch.float64: 1e-9}
 """Largest difference between our logits and the model's own, relative to the largest logit: a few roundings."""
 
 
@@ -47,9 +47,18 @@ class Head:
         return logits_NV
 
 
-def hidden_states(model: nn.Module, ids_BT: Tensor) -> Tensor:
-    """hidden_BTH before the head. Rows are padded on the right only: causal attention then needs no mask."""
-    hidden: Tensor = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+def hidden_states(model: nn.Module, ids_BT: Tensor, bounds: Tensor | None = None) -> Tensor:
+    """hidden_BTH before the head.
+
+    With `bounds`, ids_BT is one sequence of whole rows, and the model computes attention by `attend_by_rows`. Without,
+    rows are padded on the right only: causal attention then needs no mask.
+    """
+    given: dict[str, Tensor] = {}
+    if bounds is not None:
+        starts, lengths = bounds.flatten()[:-1], bounds.flatten().diff()
+        places_T = torch.arange(ids_BT.shape[1]) - starts.repeat_interleave(lengths)
+        given = {"attention_mask": bounds, "position_ids": places_T[None].to(ids_BT.device)}
+    hidden: Tensor = model.base_model(input_ids=ids_BT, use_cache=False, **given).last_hidden_state
     return hidden
 
 

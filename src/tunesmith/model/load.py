@@ -11,13 +11,13 @@ from torch import nn
 
 from tunesmith.errors import EngineError
 
-Compute = Literal["bf16", "fp32"]
-DTYPES: dict[Compute, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+Compute = Literal["bf16", "fp16", "fp32"]
+DTYPES: dict[Compute, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 LOAD_ERROR = "ModelLoadError"
 
 
-def resolve_compute(wanted: Literal["auto", "bf16", "fp32"], device: torch.device) -> Compute:
+def resolve_compute(wanted: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> Compute:
     """What `auto` means on this device: bf16 where there are bf16 dot products, else fp32.
 
     On a CPU without them bf16 products are emulated and slower than fp32.

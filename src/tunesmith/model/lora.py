@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.errors import EngineError
+from tunesmith.handoff.peft import PREFIX, A, B
 from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.peft_files import AdapterWeights
 
@@ -33,6 +34,8 @@ class Noise(threading.local):
         """Which rows lie in the pass, in the order of the batch."""
         self.lengths: Sequence[int] = ()
         """Real tokens of each of them; what is drawn does not depend on padding."""
+        self.flat = False
+        """Whether the rows lie one behind the other in a batch of one."""
 
 
 class LoraLinear(nn.Module):
@@ -63,12 +66,15 @@ class LoraLinear(nn.Module):
     def _kept(self, x_BTI: Tensor) -> Tensor:
         """1 / (1 - p) where an element is kept, 0 where it is dropped."""
         noise, keep = self.noise, 1 - self.dropout
-        assert len(noise.rows) == x_BTI.shape[0], "the noise key was not set for this pass"
+        assert sum(noise.lengths) == x_BTI.shape[1] if noise.flat else len(noise.rows) == x_BTI.shape[0], (
+            "the noise key was not set for this pass"
+        )
         factor_BTI = torch.zeros_like(x_BTI)
-        for place, (row, length) in enumerate(zip(noise.rows, noise.lengths, strict=True)):
+        places = factor_BTI[0].split(list(noise.lengths)) if noise.flat else factor_BTI
+        for place_tI, row, length in zip(places, noise.rows, noise.lengths, strict=True):
             generator = _generator(noise.seed, f"{noise.step}/{row}/{self.name}", x_BTI.device)
             drawn_tI = torch.rand(length, x_BTI.shape[-1], generator=generator, device=x_BTI.device)
-            factor_BTI[place, :length] = (drawn_tI < keep).to(x_BTI.dtype) / keep
+            place_tI[:length] = (drawn_tI < keep).to(x_BTI.dtype) / keep
         return factor_BTI
 
 
@@ -141,9 +147,15 @@ def weights_of(adapters: Mapping[str, LoraLinear], part: LoraPart, base: str) ->
     return AdapterWeights(part.rank, part.alpha, part.alpha / part.rank, pairs, base)
 
 
-def set_weights(adapters: Mapping[str, LoraLinear], weights: AdapterWeights) -> None:
-    """Overwrite the adapters with weights of the same modules and shapes."""
+def names_of(adapters: Mapping[str, LoraLinear]) -> dict[str, nn.Parameter]:
+    """The trained weights by the names that PEFT saves them under."""
+    found: dict[str, nn.Parameter] = {}
     for name, adapter in adapters.items():
-        a_rI, b_Or = weights.modules[name]
-        adapter.A_rI.data.copy_(a_rI)
-        adapter.B_Or.data.copy_(b_Or)
+        found |= {f"{PREFIX}{name}{A}": adapter.A_rI, f"{PREFIX}{name}{B}": adapter.B_Or}
+    return found
+
+
+def deltas(adapters: Mapping[str, LoraLinear]) -> Iterator[tuple[str, Tensor]]:
+    """Each adapted module with what its adapter adds to W: scale B A, [O, I] in float32."""
+    for name, adapter in adapters.items():
+        yield name, (adapter.B_Or.detach() @ adapter.A_rI.detach()) * adapter.scale

@@ -1,7 +1,9 @@
 """The rows of one optimizer step as passes: groups of rows that go through the model together.
 
-Rows are sorted by length and cut so that a pass, padded on the right, fits the token budget. Losses and gradients are
-sums over rows, so how a step is cut changes memory and speed, never the numbers beyond rounding.
+A flat pass is one sequence of whole rows, one behind the other, without padding; attention keeps them apart by
+`bounds`. A padded pass, for models that carry a state from token to token, is a batch of rows of similar length.
+Losses and gradients are sums over rows, so how a step is cut changes memory and speed, never the numbers beyond
+rounding.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.store import Rows
+from tunesmith.model.attention import bounds_of
 
 PADDING_ID = 0
 """Any id would do: no real token attends to what stands to its right, and no loss is taken there."""
@@ -24,12 +27,56 @@ class Pass:
     """Rows that go through the model together: a pass, or one thread's part of it. N counts the trained tokens."""
 
     ids_BT: Tensor
+    """B = 1 in a flat pass, else one row each, padded on the right."""
     places_N: Tensor
     """Where in the flattened [B * T] a trained token is predicted: the place before it."""
     targets_N: Tensor
     rows: tuple[int, ...]
     lengths: tuple[int, ...]
     """Real tokens of each row."""
+    bounds: Tensor | None
+    """Of a flat pass, as `tunesmith.model.attention.bounds_of` makes them; None = padded."""
+
+    @property
+    def padding(self) -> int:
+        """Tokens that go through the model and stand for nothing."""
+        return self.ids_BT.numel() - sum(self.lengths)
+
+
+def passes(
+    rows: Rows,
+    chosen: Sequence[int],
+    tokens_per_pass: int,
+    device: torch.device,
+    hands: int = 1,
+    *,
+    flat: bool,
+) -> Iterator[list[Pass]]:
+    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows."""
+    lengths = [int(rows.lengths[row]) for row in chosen]
+    for group in (fill if flat else cut)(lengths, tokens_per_pass):
+        yield [
+            _pass(rows, [int(chosen[place]) for place in hand], device, flat) for hand in deal(lengths, group, hands)
+        ]
+
+
+def fill(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
+    """Places in `lengths` in groups of at most `tokens_per_pass` tokens, or one row; longest first in each.
+
+    Best fit decreasing: each row joins the fullest group that has room for it.
+    """
+    groups: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        fitting = [group for group, left in enumerate(room) if left >= lengths[place]]
+        if fitting:
+            group = min(fitting, key=lambda group: room[group])
+            groups[group].append(place)
+            room[group] -= lengths[place]
+        else:
+            groups.append([place])
+            room.append(tokens_per_pass - lengths[place])
+    return groups
 
 
 def cut(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
@@ -51,23 +98,15 @@ def deal(lengths: Sequence[int], group: Sequence[int], hands: int) -> list[list[
     return dealt
 
 
-def passes(
-    rows: Rows, chosen: Sequence[int], tokens_per_pass: int, device: torch.device, hands: int = 1
-) -> Iterator[list[Pass]]:
-    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows."""
-    lengths = [int(rows.lengths[row]) for row in chosen]
-    for group in cut(lengths, tokens_per_pass):
-        yield [_pass(rows, [int(chosen[place]) for place in hand], device) for hand in deal(lengths, group, hands)]
-
-
-def _pass(rows: Rows, chosen: list[int], device: torch.device) -> Pass:
+def _pass(rows: Rows, chosen: list[int], device: torch.device, flat: bool) -> Pass:
     lengths = tuple(int(rows.lengths[row]) for row in chosen)
-    ids_BT = np.full((len(chosen), max(lengths)), PADDING_ID, np.int64)
-    mask_BT = np.zeros(ids_BT.shape, bool)
-    for place, row in enumerate(chosen):
-        ids_BT[place, : lengths[place]] = rows.ids(row)
-        mask_BT[place, : lengths[place]] = rows.mask(row)
-    mask_BT[:, 0] = False
-    trained_N = np.flatnonzero(mask_BT)
-    ids, places, targets = (torch.from_numpy(a).to(device) for a in (ids_BT, trained_N - 1, ids_BT.ravel()[trained_N]))
-    return Pass(ids, places, targets, tuple(chosen), lengths)
+    shape = (1, sum(lengths)) if flat else (len(chosen), max(lengths))
+    starts = np.cumsum((0, *lengths[:-1])) if flat else np.arange(len(chosen)) * max(lengths)
+    ids_F, mask_F = np.full(shape, PADDING_ID, np.int64).ravel(), np.zeros(shape, bool).ravel()
+    for row, start, length in zip(chosen, starts, lengths, strict=True):
+        ids_F[start : start + length] = rows.ids(row)
+        mask_F[start : start + length] = rows.mask(row)
+    mask_F[starts] = False
+    trained_N = np.flatnonzero(mask_F)
+    ids, places, targets = (torch.from_numpy(a).to(device) for a in (ids_F, trained_N - 1, ids_F[trained_N]))
+    return Pass(ids.view(shape), places, targets, tuple(chosen), lengths, bounds_of(lengths) if flat else None)
