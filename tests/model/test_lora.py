@@ -7,13 +7,15 @@ import json
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.models import linear_names, tiny_llama
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.load import load_model
-from tunesmith.model.lora import LoraLinear, Noise, adapt, set_weights, weights_of
+from tunesmith.model.lora import LoraLinear, adapt, deltas, names_of, weights_of
+from tunesmith.model.noise import Noise
 from tunesmith.model.peft_files import read_adapter, write_adapter
 
 CPU = torch.device("cpu")
@@ -121,11 +123,16 @@ def test_adapters_read_back_are_the_same(adapted, tmp_path):
     found = read_adapter(tmp_path)
     assert (found.rank, found.alpha, found.scale, found.base_model_name_or_path) == (4, 12, 3.0, "default/tiny")
     assert set(found.modules) == set(PART.modules)
-    before = {name: adapter.A_rI.clone() for name, adapter in adapters.items()}
-    for adapter in adapters.values():
-        adapter.A_rI.data.zero_()
-    set_weights(adapters, found)
-    assert all(torch.equal(before[name], adapter.A_rI) for name, adapter in adapters.items())
+    for name, adapter in adapters.items():
+        assert all(map(torch.equal, found.modules[name], (adapter.A_rI, adapter.B_Or)))
+
+
+def test_weights_are_named_as_in_the_file(adapted, tmp_path):
+    _, adapters, names = adapted
+    write_adapter(tmp_path, weights_of(adapters, PART, "x"), names)
+    found, ours = load_file(tmp_path / "adapter_model.safetensors"), names_of(adapters)
+    assert found.keys() == ours.keys()
+    assert all(torch.equal(found[name], parameter) for name, parameter in ours.items())
 
 
 def test_modules_that_share_a_last_name_are_told_apart(adapted, tmp_path, model_dir):
@@ -137,12 +144,48 @@ def test_modules_that_share_a_last_name_are_told_apart(adapted, tmp_path, model_
     assert len([name for name, _ in theirs(model_dir, tmp_path).named_parameters() if "lora_" in name]) == 2
 
 
-def test_rank_stabilised_adapters_are_scaled_by_the_root(adapted, tmp_path):
-    _, adapters, names = adapted
-    write_adapter(tmp_path, weights_of(adapters, PART, "x"), names)
-    path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "use_rslora": True}))
-    assert read_adapter(tmp_path).scale == 6.0
+def test_a_rank_stabilised_adapter_is_scaled_by_the_root_here_and_in_peft(model_dir, tmp_path):
+    part = PART.model_copy(update={"rank_stabilised": True, "start": "both_random"})
+    model = load_model(model_dir, "fp32", "sdpa", CPU)
+    names = [name for name, _ in model.named_modules()]
+    adapters = adapt(model, part, Noise(5))
+    write_adapter(tmp_path, weights_of(adapters, part, "x"), names)
+    assert read_adapter(tmp_path).scale == 12 / 4**0.5
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, theirs(model_dir, tmp_path)(ids).logits, rtol=1e-5, atol=1e-4)
+        merged = load_model(model_dir, "fp32", "sdpa", CPU)
+        for name, delta in deltas(adapters):
+            merged.get_submodule(name).weight += delta
+        torch.testing.assert_close(model(ids).logits, merged(ids).logits, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "pefts"), [("uniform", True), ("gaussian", "gaussian"), ("both_random", False)])
+def test_start_values_are_distributed_as_pefts(start, pefts):
+    rank, inputs, outputs = 16, 300, 200
+    part = LoraPart(rank=rank, alpha=rank, dropout=0.0, modules=("x",), start=start)
+    ours = LoraLinear(nn.Linear(inputs, outputs), "x", part, Noise(3))
+    model = nn.ModuleDict({"x": nn.Linear(inputs, outputs)})
+    config = peft.LoraConfig(r=rank, target_modules=["x"], init_lora_weights=pefts)
+    layer = peft.inject_adapter_in_model(config, model)["x"]
+    for mine, its in ((ours.A_rI, layer.lora_A["default"].weight), (ours.B_Or, layer.lora_B["default"].weight)):
+        mine, its = mine.detach().flatten(), its.detach().flatten()
+        assert float(mine.std()) == pytest.approx(float(its.std()), rel=0.06)
+        assert abs(float(mine.mean())) <= 0.06 * float(its.std())
+        kurtosis = [float((each**4).mean()) / max(float((each**2).mean()) ** 2, 1e-30) for each in (mine, its)]
+        assert kurtosis[0] == pytest.approx(kurtosis[1], rel=0.15)  # 3 where normal, 1.8 where uniform
+
+
+def test_an_adapters_own_seed_draws_its_start_and_nothing_else():
+    part = LoraPart(rank=2, alpha=2, dropout=0.5, modules=("x",), seed=7)
+    one, other = (LoraLinear(nn.Linear(16, 16), "x", part, Noise(seed)) for seed in (1, 2))
+    unseeded = LoraLinear(nn.Linear(16, 16), "x", part.model_copy(update={"seed": None}), Noise(7))
+    assert torch.equal(one.A_rI, other.A_rI)
+    assert torch.equal(one.A_rI, unseeded.A_rI)
+    for layer in (one, other):
+        layer.noise.rows, layer.noise.lengths = (1,), (6,)
+    kept = [layer.noise.kept(torch.ones(1, 6, 16), 0.5, "x") for layer in (one, other)]
+    assert not torch.equal(*kept)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.handoff.plan import LoraPart, Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.model.attention import attend_by_rows
-from tunesmith.model.lora import Noise, adapt
+from tunesmith.model.lora import adapt
+from tunesmith.model.noise import Noise
 from tunesmith.train import samples
 from tunesmith.train.samples import Sampler, question
 

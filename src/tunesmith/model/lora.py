@@ -1,17 +1,16 @@
-"""Low-rank adapters beside frozen linear layers (Hu et al., 2021): y = W x + (alpha / rank) B A x.
+"""Low-rank adapters beside frozen linear layers (Hu et al., 2021): y = W x + scale B A x.
 
-A and B are float32 master weights; products run in the base weight's type. What is random is drawn from keys, never
-from a running generator: start values from (seed, module), dropout from (seed, step, row, module), so neither depends
-on what was drawn before, nor on how a step's rows were cut into passes.
+scale = alpha / rank, or alpha / sqrt(rank) where it is rank-stabilised (Kalajdzievski, 2023). A and B are float32
+master weights; products run in the base weight's type. Start values are drawn from (seed, module), dropout from the key
+of the pass.
 
 Shapes: B batch rows, T tokens of a row, I inputs, O outputs, r rank.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,61 +20,31 @@ from torch.nn import functional
 from tunesmith.errors import EngineError
 from tunesmith.handoff.peft import PREFIX, A, B
 from tunesmith.handoff.plan import LoraPart
+from tunesmith.model.noise import Noise, generator_of
 from tunesmith.model.peft_files import AdapterWeights
-
-
-class Noise(threading.local):
-    """The key that dropout is drawn from: one object for all adapters of a model, with a key of its own per thread."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.step = 0
-        self.rows: Sequence[int] = ()
-        """Which rows lie in the pass, in the order of the batch."""
-        self.lengths: Sequence[int] = ()
-        """Real tokens of each of them; what is drawn does not depend on padding."""
-        self.flat = False
-        """Whether the rows lie one behind the other in a batch of one."""
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer with an adapter beside it."""
 
     def __init__(self, base: nn.Linear, name: str, part: LoraPart, noise: Noise) -> None:
-        """Start values as PEFT draws them: A uniform in +-1/sqrt(I) (Kaiming with a = sqrt(5)), B zero."""
         super().__init__()
         self.base = base
         self.name = name
-        self.scale = part.alpha / part.rank
+        self.scale = scale_of(part)
         self.dropout = part.dropout
         self.noise = noise
-        device = base.weight.device
-        bound = base.in_features**-0.5
-        start_rI = torch.rand(part.rank, base.in_features, generator=_generator(noise.seed, name))
-        self.A_rI = nn.Parameter((start_rI * 2 * bound - bound).to(device))
-        self.B_Or = nn.Parameter(torch.zeros(base.out_features, part.rank, device=device))
+        a_rI, b_Or = start_values(base.in_features, base.out_features, name, part, noise.seed)
+        self.A_rI = nn.Parameter(a_rI.to(base.weight.device))
+        self.B_Or = nn.Parameter(b_Or.to(base.weight.device))
 
     def forward(self, x_BTI: Tensor) -> Tensor:
         if self.training and self.dropout:
-            kept_BTI = x_BTI * self._kept(x_BTI)
+            kept_BTI = x_BTI * self.noise.kept(x_BTI, self.dropout, self.name)
             h_BTr = functional.linear(kept_BTI, self.A_rI.to(x_BTI.dtype))
             return self.base(x_BTI) + functional.linear(h_BTr, self.B_Or.to(x_BTI.dtype)) * self.scale
         y_BTO: Tensor = _Fused.apply(x_BTI, self.A_rI, self.B_Or, self.base.weight, self.base.bias, self.scale)
         return y_BTO
-
-    def _kept(self, x_BTI: Tensor) -> Tensor:
-        """1 / (1 - p) where an element is kept, 0 where it is dropped."""
-        noise, keep = self.noise, 1 - self.dropout
-        assert sum(noise.lengths) == x_BTI.shape[1] if noise.flat else len(noise.rows) == x_BTI.shape[0], (
-            "the noise key was not set for this pass"
-        )
-        factor_BTI = torch.zeros_like(x_BTI)
-        places = factor_BTI[0].split(list(noise.lengths)) if noise.flat else factor_BTI
-        for place_tI, row, length in zip(places, noise.rows, noise.lengths, strict=True):
-            generator = _generator(noise.seed, f"{noise.step}/{row}/{self.name}", x_BTI.device)
-            drawn_tI = torch.rand(length, x_BTI.shape[-1], generator=generator, device=x_BTI.device)
-            place_tI[:length] = (drawn_tI < keep).to(x_BTI.dtype) / keep
-        return factor_BTI
 
 
 class _Fused(torch.autograd.Function):
@@ -136,15 +105,35 @@ def adapt(model: nn.Module, part: LoraPart, noise: Noise) -> dict[str, LoraLinea
     return adapters
 
 
-def _generator(seed: int, key: str, device: torch.device | str = "cpu") -> torch.Generator:
-    digest = hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+def scale_of(part: LoraPart) -> float:
+    """What B A x is multiplied by."""
+    return part.alpha / (math.sqrt(part.rank) if part.rank_stabilised else part.rank)
+
+
+def start_values(inputs: int, outputs: int, name: str, part: LoraPart, seed: int) -> tuple[Tensor, Tensor]:
+    """A_rI and B_Or on the CPU, drawn as PEFT draws them, from the plan's adapter seed or else `seed`.
+
+    uniform: A in +-1/sqrt(I) (Kaiming with a = sqrt(5)), B zero. gaussian: A normal with deviation 1/r, B zero.
+    both_random: A as in uniform, and B in +-1/sqrt(r).
+    """
+    seed = seed if part.seed is None else part.seed
+    draw, b_Or = generator_of(seed, name), torch.zeros(outputs, part.rank)
+    if part.start == "gaussian":
+        return torch.randn(part.rank, inputs, generator=draw) / part.rank, b_Or
+    if part.start == "both_random":
+        b_Or = _uniform(outputs, part.rank, generator_of(seed, f"{name}/B"))
+    return _uniform(part.rank, inputs, draw), b_Or
+
+
+def _uniform(rows: int, columns: int, draw: torch.Generator) -> Tensor:
+    bound = columns**-0.5
+    return torch.rand(rows, columns, generator=draw) * 2 * bound - bound
 
 
 def weights_of(adapters: Mapping[str, LoraLinear], part: LoraPart, base: str) -> AdapterWeights:
     """The adapters' weights as they are written to disk; `base` names the model entity they belong to."""
     pairs = {name: (adapter.A_rI.detach(), adapter.B_Or.detach()) for name, adapter in adapters.items()}
-    return AdapterWeights(part.rank, part.alpha, part.alpha / part.rank, pairs, base)
+    return AdapterWeights(part.rank, part.alpha, scale_of(part), pairs, base)
 
 
 def names_of(adapters: Mapping[str, LoraLinear]) -> dict[str, nn.Parameter]:

@@ -48,7 +48,7 @@ def write_adapter(directory: Path, weights: AdapterWeights, model_modules: Itera
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "use_rslora": False,
+        "use_rslora": not math.isclose(weights.scale, weights.alpha / weights.rank),
         "use_dora": False,
         "inference_mode": True,
         "target_modules": _targets(list(weights.modules), model_modules),

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import LoraPart, Plan
-from tunesmith.model.lora import LoraLinear, Noise, adapt, deltas, names_of, weights_of
+from tunesmith.model.lora import LoraLinear, adapt, deltas, names_of, weights_of
+from tunesmith.model.noise import Noise
 from tunesmith.model.norms import write_out_norms
 from tunesmith.model.peft_files import write_adapter
 
