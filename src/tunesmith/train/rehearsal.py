@@ -1,0 +1,205 @@
+"""Before the first step: is there memory for the longest pass? What will not fit fails in seconds, with the numbers.
+
+On a GPU the pass is run, and one that does not fit says so. On a CPU the kernel would end the process, and perhaps
+another one: so a small part of the pass is run first, what it holds is counted, and only what should fit is run whole.
+Nothing stays of it: no gradient is added and nothing is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tunesmith.data.store import Rows
+from tunesmith.errors import EngineError
+from tunesmith.handoff.plan import Plan
+from tunesmith.model.attention import LONGEST
+from tunesmith.train.batches import Pass, passes
+from tunesmith.train.crew import Crew
+from tunesmith.train.memory import available_bytes, peak_bytes
+
+Learn = Callable[[Pass], object]
+"""Forward and backward through a pass, as in a step; gradients stand in what it returns, or the caller forgets them."""
+
+STATE_BYTES = {"adam": 8, "adamw": 8, "sgd": 0}
+"""Of the optimizer's running means, by trained number: they come into memory with the first step."""
+SHARES = (1 / 8, 1 / 4)
+"""Of the longest pass's tokens, from which the whole is foreseen where it has few rows: 3/8 of a pass, once a run."""
+COUNTS = (1, 3)
+"""Of its rows, where it has more than these: the first two alone may peak at another moment than many do."""
+FEWEST_TOKENS, ROUND_TOKENS = 16, 8
+"""A length below is not worth advising; those that are advised are rounded down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that learning takes beside what is in memory already: `fixed`, and so much for each token of a pass."""
+
+    fixed: float
+    per_token: float
+
+    def of(self, tokens: int) -> int:
+        return round(self.fixed + self.per_token * tokens)
+
+    def tokens_in(self, has: int) -> int:
+        """The longest pass that fits."""
+        tokens = int((has - self.fixed) / self.per_token) if self.per_token > 0 else 0
+        return tokens - tokens % ROUND_TOKENS
+
+
+def rehearse(
+    learn: Learn,
+    trained: Iterable[Tensor],
+    rows: Rows,
+    plan: Plan,
+    device: torch.device,
+    crew: Crew,
+    *,
+    hands: int,
+    flat: bool,
+) -> None:
+    """Run the longest pass that a step can have, shared by `hands` threads, as the loop will.
+
+    EngineError (CudaError on a GPU, TrainingEnvironmentError on a CPU) that says what it needs, what there is, and the
+    smallest change that would fit.
+    """
+    budget, weights = plan.schedule.tokens_per_pass, list(trained)
+    most = len(rows) if plan.data.packing else plan.schedule.rows_per_step
+    chosen = longest_pass(rows.lengths, budget, most, flat)
+    (parts,) = passes(rows, chosen, budget, device, hands, flat=flat)
+    tokens = sum(part.ids_BT.numel() for part in parts)
+    state = STATE_BYTES[plan.optimizer.name] * sum(weight.numel() for weight in weights)
+    copies = (len(parts) - 1) * sum(weight.nbytes for weight in weights)
+
+    def foreseen() -> Need:
+        need = foresee(learn, rows, chosen, device, flat)
+        return Need(need.fixed + state + copies, need.per_token)
+
+    if device.type == "cpu":
+        has, need = available_bytes(device), foreseen()
+        if has is not None and need.of(tokens) > has:
+            raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
+    try:
+        crew.share(learn, parts)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        error.__traceback__ = None  # its frames hold what was computed so far
+    else:
+        return
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    has = available_bytes(device) or 0
+    raise refusal(foreseen(), has, rows.lengths[chosen].tolist(), tokens, plan, device)
+
+
+def longest_pass(lengths: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int, flat: bool) -> list[int]:
+    """The rows of the pass with the most tokens that a step could have; the longest row is among them where it can."""
+    order = np.argsort(-lengths, kind="stable")
+    falling = lengths[order]
+    if not flat:
+        counts = np.clip(tokens_per_pass // falling, 1, most_rows)
+        counts = np.minimum(counts, len(falling) - np.arange(len(falling)))
+        first = int(np.argmax(counts * falling))
+        return [int(row) for row in order[first : first + counts[first]]]
+    chosen, place, room = [int(order[0])], 1, tokens_per_pass - int(falling[0])
+    while len(chosen) < most_rows:
+        place = max(place, int(np.searchsorted(-falling, -room)))  # the first that is not too long
+        if place >= len(falling):
+            break
+        chosen.append(int(order[place]))
+        room -= int(falling[place])
+        place += 1
+    return chosen
+
+
+def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) -> Need:
+    """What the pass of these rows, longest first, needs, from two smaller ones.
+
+    Memory grows with tokens: no layer keeps a square of a row that is longer than LONGEST. Where there are several
+    rows, the smaller passes have one and three of them; else rows with every so many of their tokens. Of a few rows
+    that are not long the longest is run whole, and the others need as much.
+    """
+    longest = int(rows.lengths[chosen[0]])
+    if len(chosen) > COUNTS[1]:
+        small, large = (_whole(rows, chosen[:count], device, flat) for count in COUNTS)
+    elif longest <= 2 * LONGEST:
+        return Need(0, peak_bytes(partial(learn, _whole(rows, chosen[:1], device, flat))) / longest)
+    else:
+        least = (LONGEST + 1) / longest  # a shorter row would be computed in another way
+        shares = (max(SHARES[0], least), max(SHARES[1], 2 * least))
+        small, large = (_whole(_Thinned(rows, share), chosen, device, flat) for share in shares)
+    less, more = (peak_bytes(partial(learn, part)) for part in (small, large))
+    per_token = (more - less) / max(1, large.ids_BT.numel() - small.ids_BT.numel())
+    return Need(max(0.0, less - per_token * small.ids_BT.numel()), per_token)
+
+
+def refusal(need: Need, has: int, lengths: Sequence[int], tokens: int, plan: Plan, device: torch.device) -> EngineError:
+    """Why the run cannot begin, and what would let it."""
+    where, code = ("the GPU", "CudaError") if device.type == "cuda" else ("this machine", "TrainingEnvironmentError")
+    rows = f"{len(lengths)} rows" if len(lengths) > 1 else "1 row"
+    needed, left = _said(need.of(tokens)), _said(has)
+    return EngineError(
+        f"the longest pass ({rows}, {tokens:,} tokens) needs {needed} beside the model, and {where} has {left} left: "
+        f"{_way_out(need, has, max(lengths), plan)}",
+        code,
+    )
+
+
+def _way_out(need: Need, has: int, longest: int, plan: Plan) -> str:
+    limit = plan.data.sequence_limit
+    rows, fits = max(1, plan.schedule.tokens_per_pass // limit), need.tokens_in(has)
+    less_kept = (
+        "; or compute activations twice (unsloth: training.use_gradient_checkpointing true)"
+        if plan.model.recompute == "no"
+        else ""
+    )
+    if rows > 1 and fits >= max(limit, longest):
+        return (
+            f"batch.micro_batch_size {min(rows - 1, fits // limit)} in place of {rows} fits (unsloth: "
+            f"batch.per_device_train_batch_size), and gives the same result{less_kept}"
+        )
+    if fits >= FEWEST_TOKENS:
+        alone = "batch.micro_batch_size 1 with " if rows > 1 else ""
+        return f"{alone}training.max_seq_length {fits} fits (unsloth: model.max_seq_length){less_kept}"
+    return f"no row is short enough; use a smaller model, or a machine with more memory{less_kept}"
+
+
+def _said(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+class _Thinned(Rows):
+    """Rows that have a share of their tokens, evenly, so that as large a part is trained on."""
+
+    def __init__(self, rows: Rows, share: float) -> None:
+        self._rows = rows
+        self.lengths = np.maximum(2, (rows.lengths * share).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def ids(self, row: int) -> npt.NDArray[np.int32]:
+        return self._rows.ids(row)[self._kept(row)]
+
+    def mask(self, row: int) -> npt.NDArray[np.uint8]:
+        return self._rows.mask(row)[self._kept(row)]
+
+    def _kept(self, row: int) -> npt.NDArray[np.int64]:
+        return np.linspace(0, self._rows.lengths[row] - 1, self.lengths[row]).round().astype(np.int64)
+
+
+def _whole(rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) -> Pass:
+    """These rows as one pass."""
+    ((part,),) = passes(rows, chosen, int(rows.lengths[list(chosen)].sum()) * len(chosen), device, 1, flat=flat)
+    return part
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
