@@ -225,6 +225,20 @@ def test_a_run_that_noted_no_places_calls_rows_by_number(run, put):
     assert Rows(run, found.training.model_copy(update={"places": ""}), found.files).place(0) == "row 0"
 
 
+def test_a_template_that_ends_no_answer_is_told(run, put):
+    plain = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'assistant: ' * add_generation_prompt }}"
+    )
+    put("train.jsonl", CHAT, {"text": "x"}, {"messages": [*CHAT["messages"], {"role": "user", "content": "ok"}]})
+    (said,) = [
+        event.message for event in prepared(run, plan(data={"chat_template": plain}))[1] if event.kind == "warning"
+    ]
+    assert said.startswith(
+        "rows whose last answer has no end token (<|im_end|>) behind it: 2; the model does not learn"
+    )
+    assert not [event for event in prepared(run)[1] if event.kind == "warning"]
+
+
 def test_conversations_without_a_template_are_refused_with_a_way_out(run, put):
     put("train.jsonl", CHAT)
     with pytest.raises(BadRows, match="line 1: key 'messages': neither the fileset nor the model has a chat template"):

@@ -34,6 +34,11 @@ class TokenRow:
         """Whether the row lost tokens."""
         return self.length > len(self.ids)
 
+    @property
+    def last_trained(self) -> int:
+        """The last token that a loss is taken on; there must be one."""
+        return self.ids[len(self.mask) - 1 - self.mask[::-1].index(1)]
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:

@@ -46,6 +46,8 @@ class _Counts:
     dropped: int = 0
     dropped_validation: int = 0
     """Those of them that were to be validated on."""
+    without_end: int = 0
+    """Rows whose last answer is whole and has no end token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     temporary = _empty_directory(run / f".{DATA}.tmp")
     kept, counts = _tokenised(temporary, encoder, _Split(files, training_rows, chosen), rules, log)
     _refuse_untrainable(plan.data, kept, counts, bool(validation_files), log)
+    if counts.without_end:
+        log(Warned(message=_without_end(counts.without_end, encoder.tokenizer)))
     prepared = _counted(plan, kept, counts)
     shutil.rmtree(run / DATA, ignore_errors=True)
     temporary.rename(run / DATA)
@@ -108,6 +112,7 @@ def _tokenised(directory: Path, encoder: Encoder, split: _Split, rules: RowRules
             counts.truncated += row.truncated
             if any(row.mask):
                 (validation if validates else training).append(row, place)
+                counts.without_end += not row.truncated and row.last_trained not in encoder.tokenizer.end_ids
             else:
                 counts.dropped += 1
                 counts.dropped_validation += validates
@@ -181,6 +186,14 @@ def _refuse_untrainable(part: DataPart, kept: _Kept, counts: _Counts, validation
     if validation_files:
         raise DataError(nothing)
     log(Warned(message=f"{nothing}; there is no validation loss"))
+
+
+def _without_end(rows: int, tokenizer: Tokenizer) -> str:
+    ends = ", ".join(tokenizer.decode([token], skip_special=False) for token in sorted(tokenizer.end_ids))
+    return (
+        f"rows whose last answer has no end token ({ends}) behind it: {rows}; the model does not learn there when to "
+        "stop. Use a chat template that puts one there, or name the token it puts in eos_token_id of generation_config.json"
+    )
 
 
 def _counted(plan: Plan, kept: _Kept, counts: _Counts) -> Prepared:
