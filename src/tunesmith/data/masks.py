@@ -91,6 +91,8 @@ class _Turns:
 
     def _span(self, place: int) -> Span:
         start = self._start(place)
+        if place == len(self._messages) - 1:
+            return start, len(self._text)
         after = self._render(self._messages[: place + 1])
         return start, max(start, len(after) if self._text.startswith(after) else self._changed_end(place, after))
 
