@@ -192,7 +192,7 @@ def _without_end(rows: int, tokenizer: Tokenizer) -> str:
     ends = ", ".join(tokenizer.decode([token], skip_special=False) for token in sorted(tokenizer.end_ids))
     return (
         f"rows whose last answer has no end token ({ends}) behind it: {rows}; the model does not learn there when to "
-        "stop. Use a chat template that puts one there, or name the one it puts in eos_token_id of generation_config.json"
+        "stop. Use a chat template that puts one there, or name its own one in eos_token_id of generation_config.json"
     )
 
 
