@@ -20,7 +20,8 @@ from transformers import (
 from tests.models import linear_names
 from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.head import Head
-from tunesmith.model.lora import Noise, adapt
+from tunesmith.model.lora import adapt
+from tunesmith.model.noise import Noise
 from tunesmith.train import gauge
 from tunesmith.train.gauge import Gauge, attention_layers, pairs
 
@@ -43,7 +44,7 @@ def llama(**changes) -> LlamaForCausalLM:
 
 
 def gauge_of(model, trained=()) -> Gauge:
-    return Gauge(model, trained, Head.of(model), CPU, "flat")
+    return Gauge(model, trained, Head.of(model), CPU)
 
 
 def counted(model, tokens: int) -> float:

@@ -166,5 +166,6 @@ def test_only_sigterm_asks_for_an_end():
 
 def test_a_loss_that_is_no_number_names_the_step_and_a_way_out(make_run):
     run = make_run(optimizer={"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_steps": 0})
-    with pytest.raises(EngineError, match=r"step 2: the loss is .*A lower learning rate than 1e\+30"):
+    words = r"step 2: the loss or its gradient is nan.* from train\.jsonl line \d+.*A lower learning rate than 1e\+30"
+    with pytest.raises(EngineError, match=words):
         train(run)

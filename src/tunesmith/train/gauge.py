@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from torch.nn import functional
 
 from tunesmith.model.head import Head
 from tunesmith.train.batches import Pass
-
-Layout = Literal["flat", "padded"]
-"""How the rows of a pass lie; see `train.batches`."""
 
 FROZEN, TRAINED = 4, 6
 """Operations per weight and token, forward and backward."""
@@ -60,11 +57,9 @@ class Layer:
 class Gauge:
     """Counts a model's operations and knows the rate that its device reaches at them."""
 
-    def __init__(
-        self, model: nn.Module, trained: Iterable[Tensor], head: Head, device: torch.device, layout: Layout
-    ) -> None:
+    def __init__(self, model: nn.Module, trained: Iterable[Tensor], head: Head, device: torch.device) -> None:
         """`trained`: the parameters that are trained. Takes about RATE_SECONDS to measure the device."""
-        self.layout, self._device = layout, device
+        self._device = device
         learns = {id(weight) for weight in trained}
         self._per_token = _matrices(model, head, learns)
         self._per_trained_token = (TRAINED if id(head.weight_VH) in learns else FROZEN) * head.weight_VH.numel()

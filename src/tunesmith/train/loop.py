@@ -21,13 +21,14 @@ from tunesmith.data.schedule import epoch_of, steps_of
 from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
 from tunesmith.handoff.crash import crash_at
-from tunesmith.handoff.events import CheckpointSaved, Event, Progress, Stopped, Validated, Warned
+from tunesmith.handoff.events import CheckpointSaved, Event, Progress, Sampled, Stopped, Validated, Warned
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import read_wish
 from tunesmith.train.batches import Pass, passes
 from tunesmith.train.checkpoint import Checkpoints, Damaged, State, step_directory
 from tunesmith.train.crew import Crew
+from tunesmith.train.gauge import Gauge
 from tunesmith.train.optim import Optimizer, next_scale
 from tunesmith.train.pace import Pace
 from tunesmith.train.signals import Doorbell, ToldToEnd
@@ -61,6 +62,9 @@ class Method:
     student: Student
     loss: Loss
     optimizer: Optimizer
+    gauge: Gauge
+    ask: Callable[[int], Sampled] | None
+    """What the model says after a step, to be shown beside its validation loss; None = there is nothing to ask."""
     flat: bool
     """Whether a pass holds its rows one after another instead of padding each."""
     scaled: bool
@@ -74,6 +78,8 @@ class _Tally:
     tokens: int = 0
     passed: int = 0
     """Tokens that went through the model, padding included."""
+    flops: float = 0.0
+    seconds: float = 0.0
 
 
 def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> State | None:
@@ -82,7 +88,7 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
     A turn is a step or a validation; between two turns wishes are heard. EngineError if the loss stops being a number
     or a checkpoint cannot be written; ToldToEnd after a checkpoint if the process is told to end without a wish.
     """
-    training, order = Rows(job.run, job.prepared.training), Order(job.run, job.prepared, job.plan)
+    training, order = Rows(job.run, job.prepared.training, job.prepared.files), Order(job.run, job.prepared, job.plan)
     state, pace, tally = start, Pace(), _Tally()
     asked_for = _asked_for(job)
     if start.step:
@@ -102,8 +108,10 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
         if _must_validate(job.prepared, state):
             state = _validate(job, method, state)
         else:
+            before = time.monotonic()
             state, rate, norm = _learn(job, method, state, training, order.rows_of_step(state.step + 1).tolist(), tally)
-            state = _say(job, state.model_copy(update={"seconds": time.monotonic() - began}), rate, norm, tally)
+            tally.seconds += time.monotonic() - before
+            state = _say(job, method, state.model_copy(update={"seconds": time.monotonic() - began}), rate, norm, tally)
             crash_at("step-done")
         if checkpoints.holds(state.step):
             checkpoints.note(state)
@@ -186,6 +194,7 @@ def _learn(
             loss_sum += value
             tokens += sum(part.lengths)
             tally.passed += part.ids_BT.numel()
+            tally.flops += method.gauge.flops(part)
         crash_at("pass-done")
     done = optimizer.step(step, divisor)
     if not done.applied and not (method.scaled and state.loss_scale > 1):
@@ -201,7 +210,7 @@ def _learn(
     return state.model_copy(update=found), done.learning_rate, done.grad_norm
 
 
-def _say(job: Job, state: State, rate: float, norm: float, tally: _Tally) -> State:
+def _say(job: Job, method: Method, state: State, rate: float, norm: float, tally: _Tally) -> State:
     """The `progress` event, each time that so many steps are done, and after the last one."""
     if state.step % job.plan.schedule.log_every and state.step != job.prepared.steps:
         return state
@@ -216,9 +225,12 @@ def _say(job: Job, state: State, rate: float, norm: float, tally: _Tally) -> Sta
             tokens=state.tokens,
             seconds=state.seconds,
             padding=1 - tally.tokens / tally.passed,
+            peak_memory=method.gauge.peak_memory(),
+            utilisation=method.gauge.utilisation(tally.flops, tally.seconds),
         )
     )
     tally.tokens = tally.passed = 0
+    tally.flops = tally.seconds = 0.0
     return state.model_copy(update={"unsaid": (0.0, 0)})
 
 
@@ -242,6 +254,8 @@ def _validate(job: Job, method: Method, state: State) -> State:
         if told(job):
             return state
     mean = loss_sum / trained
+    if method.ask is not None:
+        job.log(method.ask(state.step))
     job.log(Validated(step=state.step, epoch=epoch_of(state.step, job.prepared.steps_per_epoch), loss=mean))
     found: dict[str, float] = {"validated_step": state.step}
     if state.best_loss is None or mean < state.best_loss:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.store import Rows
+from tunesmith.data.tokens import Tokenizer
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import Finished, Started, Stopped, Warned
 from tunesmith.handoff.wish import read_wish
@@ -18,10 +19,12 @@ from tunesmith.model.load import load_model, resolve_compute
 from tunesmith.train.batches import Pass
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.export import MODEL, export, next_token, probe_prompt, stored_as
+from tunesmith.train.gauge import Gauge
 from tunesmith.train.loop import Job, Method, fit, put_chosen
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.provenance import provenance
+from tunesmith.train.samples import Sampler
 from tunesmith.train.student import student_of
 
 
@@ -37,7 +40,8 @@ def sft(job: Job) -> None:
     model = load_model(job.run / MODEL, compute, plan.model.attention, job.device)
     attend_by_rows(model, plan.model.attention)
     head = Head.of(model)
-    asked = probe_prompt(Rows(job.run, prepared.validation if prepared.validation.rows else prepared.training))
+    validation = Rows(job.run, prepared.validation)
+    asked = probe_prompt(validation if len(validation) else Rows(job.run, prepared.training))
     check(model, head, torch.tensor(asked, device=job.device))
     base_V = next_token(model, head, asked)
     student = student_of(model, plan)
@@ -50,6 +54,8 @@ def sft(job: Job) -> None:
         student=student,
         loss=loss,
         optimizer=Optimizer(student.parameters(), plan.optimizer, prepared.steps),
+        gauge=Gauge(model, student.parameters().values(), head, job.device),
+        ask=Sampler(model, Tokenizer.load(job.run / MODEL), validation, job.device) if len(validation) else None,
         flat=True,
         scaled=compute == "fp16",
     )
