@@ -7,7 +7,8 @@ from typing import Any
 
 from tunesmith.errors import Invalid
 from tunesmith.planning.dialects import DIALECTS, Dialect
-from tunesmith.planning.facts import Linear, ModelFacts
+from tunesmith.planning.facts import Linear, ModelFacts, Module
+from tunesmith.spec.unsloth import SEVEN
 
 FACTS = ModelFacts(
     checkpoint_model_name="LlamaForCausalLM",
@@ -25,12 +26,20 @@ FACTS = ModelFacts(
     precision="bfloat16",
     chat_template="{{ messages }}",
     linears=(Linear("layers.0.q_proj", 4, 4), Linear("layers.0.up_proj", 4, 8)),
+    modules=(
+        Module("embed_tokens", 40),
+        Module("layers.0.q_proj", 20, bias=4),
+        Module("layers.0.up_proj", 32),
+        Module("norm", 4),
+    ),
 )
 TWO_LAYERS = replace(
     FACTS,
     num_layers=2,
     linears=(*FACTS.linears, Linear("layers.1.q_proj", 4, 4), Linear("layers.1.up_proj", 4, 8)),
+    modules=(*FACTS.modules, Module("layers.1.q_proj", 20, bias=4), Module("layers.1.up_proj", 32)),
 )
+SEVEN_LINEARS = replace(FACTS, linears=tuple(Linear(f"layers.0.{name}", 4, 4) for name in SEVEN))
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ UNSLOTH = Regime(
     base={
         "model": {"name": "base", "load_in_4bit": False},
         "dataset": {"path": "rows"},
-        "training": {"lora": {"target_modules": ["q_proj", "up_proj"]}},
+        "training": {"lora": {"target_modules": ["q_proj", "up_proj"], "rank": 2}},
         "schedule": {"epochs": 3},
         "optimizer": {"optim": "adamw_torch"},
     },
@@ -168,7 +177,7 @@ UNSLOTH = Regime(
         "training.lora.random_state": 5,
         "training.lora.use_dora": True,
         "training.lora.loftq_config": {"loftq_bits": 4},
-        "training.lora.modules_to_save": ["lm_head"],
+        "training.lora.modules_to_save": ["norm"],
         "training.lora.layers_to_transform": 1,
         "training.lora.layer_replication": [[0, 1]],
         "training.lora.init_lora_weights": "pissa",
@@ -201,6 +210,20 @@ UNSLOTH = Regime(
         "deployment_config": "small",
     },
     facts=TWO_LAYERS,
+)
+
+
+def of_all_weights(lora: Regime, facts: ModelFacts, base: dict[str, Any], back: Any) -> Regime:
+    """The regime without adapter beside `lora`: its leaves but those of the adapter, which is one leaf now."""
+    kept = {path: value for path, value in lora.changed.items() if not path.startswith("training.lora.")}
+    return Regime(lora.dialect, base, {**kept, "training.finetuning_type": back, "training.lora": {}}, facts)
+
+
+AUTOMODEL_FULL = of_all_weights(
+    AUTOMODEL, FACTS, {**AUTOMODEL.base, "training": {"finetuning_type": "all_weights"}}, "lora_merged"
+)
+UNSLOTH_FULL = of_all_weights(
+    UNSLOTH, SEVEN_LINEARS, {**UNSLOTH.base, "training": {"finetuning_type": "all_weights"}}, "lora"
 )
 
 _RL = {
@@ -294,7 +317,12 @@ GRPO = Regime(
     },
 )
 
-BUILT = {"automodel": AUTOMODEL, "unsloth": UNSLOTH}
+BUILT = {
+    "automodel": AUTOMODEL,
+    "unsloth": UNSLOTH,
+    "automodel-full": AUTOMODEL_FULL,
+    "unsloth-full": UNSLOTH_FULL,
+}
 REGIMES = {**BUILT, "dpo": DPO, "grpo": GRPO}
 
 BASE = AUTOMODEL.base

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from tests.planning.knobs import BASE, FACTS, changed
-from tunesmith.errors import Invalid
+from tunesmith.errors import Invalid, NotBuilt
+from tunesmith.handoff.capabilities import TRAINED_FAMILIES, TrainedFamily
 from tunesmith.handoff.plan import EachEpoch, Epochs, EverySteps, FirstOf, FractionOfEpoch
+from tunesmith.planning import rules
 from tunesmith.planning.automodel import Lowered, lower
 from tunesmith.spec.automodel import AutomodelJobInput
 
@@ -30,6 +33,47 @@ def test_defaults_are_the_dialects_own() -> None:
     assert (plan.schedule.rows_per_step, plan.schedule.seed, plan.schedule.stop) == (8, 1111, Epochs(epochs=1))
     assert (plan.data.sequence_limit, plan.schedule.tokens_per_pass) == (2048, 2048)
     assert plan.adapter.modules == ("layers.0.q_proj", "layers.0.up_proj")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "form", "adapted"),
+    [
+        ("training.finetuning_type", "lora", "adapter", True),
+        ("training.finetuning_type", "lora_merged", "model", True),
+        ("training.lora.merge", True, "model", True),
+        ("training.finetuning_type", "all_weights", "model", False),
+    ],
+)
+def test_what_is_trained_and_what_comes_of_it(path: str, value: Any, form: str, adapted: bool) -> None:
+    plan = lowered(path, value).plan
+    assert (plan.result.form, plan.adapter is not None) == (form, adapted)
+    assert (plan.result.dtype, plan.result.step, plan.model.recompute) == ("base", "best", "no")
+
+
+def test_a_model_made_of_a_quantised_one_has_sixteen_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "TRAINABLE_FAMILIES", {"gpt_oss", "llama"})
+    monkeypatch.setitem(TRAINED_FAMILIES, "gpt_oss", TrainedFamily("here"))
+    facts = replace(FACTS, family="gpt_oss", quantization="mxfp4")
+    spec = AutomodelJobInput.model_validate(changed("training.finetuning_type", "lora_merged"))
+    assert lower(spec, facts, run="r", model="default/base").plan.result.dtype == "bfloat16"
+    with pytest.raises(NotBuilt, match=r"is quantised \(mxfp4\)"):
+        lower(spec, replace(facts, family="llama"), run="r", model="default/base")
+
+
+def test_rows_are_packed_where_asked_and_a_window_counts() -> None:
+    spec = AutomodelJobInput.model_validate(
+        changed("batch", {"sequence_packing": True, "sequence_packing_max_samples": 7})
+    )
+    done = lower(spec, FACTS, run="r", model="default/base")
+    assert (done.plan.data.packing, done.plan.data.pack_window, done.warnings) == (True, 7, ())
+
+
+def test_packing_is_off_with_a_warning_where_rows_would_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRAINED_FAMILIES, "llama", TrainedFamily("here", packs=False))
+    done = lowered("batch.sequence_packing", True)
+    assert not done.plan.data.packing
+    (said,) = done.warnings
+    assert said.startswith("batch.sequence_packing: is off: some layers of the family llama carry a state from token")
 
 
 def test_a_cap_on_steps_stops_what_epochs_would_not() -> None:

@@ -47,20 +47,17 @@ def test_a_changed_leaf_changes_the_submission(name: str, path: str) -> None:
 
 @pytest.mark.parametrize("row", CAPABILITIES, ids=lambda row: f"{row.dialect}-{row.field}")
 def test_what_the_table_allows_is_not_refused(row: Capability) -> None:
+    regimes = [regime for regime in BUILT.values() if regime.dialect.name == row.dialect]
     for value in row.values:
-        regime = BUILT[row.dialect]
-        assert not isinstance(outcome(regime, regime.spec(row.field, value)), str)
+        answers = [outcome(regime, regime.spec(row.field, value)) for regime in regimes]
+        assert not all(isinstance(answer, str) for answer in answers), answers
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("training.finetuning_type", "all_weights"),
-        ("training.finetuning_type", "lora_merged"),
-        ("training.lora.merge", True),
         ("training.precision", "fp8"),
         ("training.attn_implementation", "flash_attention_2"),
-        ("batch.sequence_packing", True),
         ("parallelism.num_gpus_per_node", 2),
     ],
 )

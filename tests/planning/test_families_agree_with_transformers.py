@@ -123,8 +123,19 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+_BUILT: dict[str, tuple[dict[str, Any], nn.Module]] = {}
+
+
 def built(family: str, changes: dict[str, Any], kind: str = "") -> tuple[dict[str, Any], nn.Module]:
     """config.json as transformers writes it, and the model without memory."""
+    key = f"{family} {changes} {kind}"
+    if key not in _BUILT:
+        _BUILT[key] = build(family, changes, kind)
+    return _BUILT[key]
+
+
+def build(family: str, changes: dict[str, Any], kind: str) -> tuple[dict[str, Any], nn.Module]:
+    """As `built`, anew."""
     config = transformers.CONFIG_MAPPING[family](**{**SMALL, **changes})
     table = (
         transformers.MODEL_MAPPING

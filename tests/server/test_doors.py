@@ -193,8 +193,15 @@ def test_a_broken_rule_names_the_field_as_it_was_sent(
             "spec.training.precision: fp8 is not built yet",
         ),
         (
-            {"training": {"type": "sft", "peft": {"use_dora": True, "target_modules": ["q_proj"]}}},
-            "spec.training.peft.use_dora: true is not built yet",
+            {"training": {"type": "sft", "peft": {"quantization": {}, "target_modules": ["q_proj"]}}},
+            "spec.training.peft.quantization.precision: true is not built yet",
+        ),
+        (
+            {
+                "training": {"type": "sft", "peft": {"use_dora": True, "target_modules": ["q_proj"]}},
+                "deployment_config": {"gpu": 0},
+            },
+            "plain LoRA adapters, not one with spec.training.peft.use_dora",
         ),
         ({"deployment_config": "none"}, "deployment_config references 'none' which does not exist in workspace"),
         ({"output": {"name": "My_Out"}}, "spec.output.name: 'My_Out' is not a lawful name"),

@@ -34,7 +34,7 @@ def ready(wire: Wire) -> Wire:
             {"training": {"lora": {"target_modules": ["w"]}}},
             "training.lora.target_modules: 'w' matches no linear layer",
         ),
-        ({"training": {"precision": "fp8"}}, "training.precision: fp8 is not built yet; use null or bf16 or fp32"),
+        ({"training": {"precision": "fp8"}}, "training.precision: fp8 is not built yet; use null or bf16 or fp16"),
     ],
 )
 def test_rules_beyond_the_grammar(ready: Wire, changes: dict[str, Any], message: str) -> None:

@@ -319,10 +319,6 @@ def test_a_broken_rule_names_the_field_as_it_was_sent(
             "hyperparameters.lora.target_modules: 'w' matches no linear layer",
         ),
         (
-            {"hyperparameters": {"finetuning_type": "lora", "sequence_packing_enabled": True}},
-            "hyperparameters.sequence_packing_enabled: true is not built yet",
-        ),
-        (
             {"hyperparameters": {"finetuning_type": "all_weights", "training_type": "dpo"}},
             "hyperparameters.training_type",
         ),

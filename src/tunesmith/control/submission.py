@@ -19,10 +19,11 @@ from tunesmith.control.devices import Devices
 from tunesmith.control.request_id import REQUEST_ID
 from tunesmith.errors import Conflict, Invalid, NotBuilt, NotFound
 from tunesmith.handoff.crash import crash_at
-from tunesmith.handoff.plan import TrackersPart
+from tunesmith.handoff.plan import Plan, TrackersPart
 from tunesmith.planning.dialects import DIALECTS, Dialect, Lowered, Result
-from tunesmith.planning.disk import disk_need, trained_parameters
+from tunesmith.planning.disk import disk_need
 from tunesmith.planning.facts import ModelFacts
+from tunesmith.planning.variants import saved_rank_and_alpha
 from tunesmith.refs import JOB_NAME_LIMIT, Ref, check_name
 from tunesmith.spec.base import DeploymentParams, Spec
 from tunesmith.store.database import Database, Tx
@@ -122,7 +123,7 @@ class Submission:
                 await self.database.read(check, ref, asked, inputs)  # every other rule is said before that one
                 raise
             refuse_missing_trackers(lowered.plan.trackers)
-            self._check_disk(dialect.result(spec), inputs, trained_parameters(lowered.plan, facts))
+            self._check_disk(lowered.plan, facts, inputs)
             crash_at("submit-before-commit")
             job = await self.database.write(insert, ref, job_id, asked, inputs, lowered, REQUEST_ID.get())
             crash_at("submit-after-commit")
@@ -162,12 +163,12 @@ class Submission:
         if missing := [name for name in needs.named if name not in indices]:
             raise Invalid(f"spec.hardware.gpus: no GPU {', '.join(missing)} here; there are {', '.join(indices)}")
 
-    def _check_disk(self, result: Result, inputs: Inputs, trained: int) -> None:
+    def _check_disk(self, plan: Plan, facts: ModelFacts, inputs: Inputs) -> None:
         """DiskFull when the job would not have the room that it needs, what is here already not counted."""
         data = sum(size_of(each) for name, each in inputs.snapshots().items() if name not in ("model", "teacher"))
         base = size_of(inputs.base) + (size_of(inputs.teacher) if inputs.teacher else 0)
         here = sum(file.size for each in inputs.snapshots().values() for file in each.files if file.digest)
-        need = disk_need(result.finetuning_type, base=base, data=data, here=here, trained_parameters=trained)
+        need = disk_need(plan, facts, base=base, data=data, here=here)
         self.contents.blobs.check_room(need.missing)
 
     async def _facts(self, snapshot: Snapshot, model: Ref) -> ModelFacts:
@@ -262,13 +263,14 @@ def insert(
     if asked.idempotency_key and (made := made_before(tx, ref.workspace, asked)):
         return made  # by a twin of this request, a moment ago
     found = check(tx, ref, asked, inputs)
-    result, deployment, needs, lora = found.result, found.deployment, dialect.needs(spec), lowered.plan.adapter
+    result, deployment, needs, plan = found.result, found.deployment, dialect.needs(spec), lowered.plan
+    rank, alpha = saved_rank_and_alpha(plan.adapter) if plan.adapter else (None, None)
     outcome = Outcome(
         kind=result.kind,
         finetuning_type=result.finetuning_type,
         description=result.description,
-        rank=lora.rank,
-        alpha=lora.alpha,
+        rank=rank,
+        alpha=alpha,
         deployment=deployment.model_dump(mode="json") if isinstance(deployment, DeploymentParams) else deployment,
     )
     row = tx.jobs.create(
@@ -280,7 +282,7 @@ def insert(
         asked=asked.shown(found.output.name),
         spec=dialect.canonical(spec, found.output.name).model_dump(mode="json"),
         spec_digest=asked.digest,
-        plan=lowered.plan.model_dump(mode="json"),
+        plan=plan.model_dump(mode="json"),
         inputs={name: snapshot.as_json() for name, snapshot in inputs.snapshots().items()},
         model_ref=str(inputs.model),
         output_ref=str(found.output),

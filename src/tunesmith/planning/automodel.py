@@ -20,6 +20,7 @@ from tunesmith.handoff.plan import (
     ModelPart,
     OptimizerPart,
     Plan,
+    ResultPart,
     SchedulePart,
     Stop,
 )
@@ -29,12 +30,15 @@ from tunesmith.planning.parallelism import refuse_more_than_here, refuse_uneven_
 from tunesmith.planning.rules import (
     context_warnings,
     label_warnings,
+    packing_warnings,
+    packs,
     refuse_embedding,
     refuse_models_without_answers,
     refuse_quantised,
     refuse_unbuilt,
     refuse_untrainable,
     sequence_limit,
+    stored_as,
     targets,
     tracker_secrets,
     tracker_warnings,
@@ -120,10 +124,9 @@ def lower(
     devices_here: int | None = None,
 ) -> Lowered:
     """As `dialects.Lower` says."""
-    lora = spec.training.lora or Lora()
     _refuse_unlawful(spec, facts, model, teacher, devices_here)
     told = trackers(spec.integrations, name)
-    modules = targets(facts.linears, lora.target_modules, lora.exclude_modules, "training.lora")
+    adapter = _adapter(spec, facts)
     refuse_untrainable(facts, model, "model")
     refuse_unbuilt("automodel", spec)
     limit = sequence_limit(spec.training.max_seq_length, facts)
@@ -143,8 +146,10 @@ def lower(
             split_fraction=SPLIT_FRACTION,
             seed=seed,
             prompt_template=spec.dataset.prompt_template or "",
+            packing=packs(spec.batch.sequence_packing, facts),
+            pack_window=spec.batch.sequence_packing_max_samples,
         ),
-        adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules),
+        adapter=adapter,
         optimizer=_optimizer(spec.optimizer),
         schedule=SchedulePart(
             stop=_stop(spec.schedule),
@@ -152,6 +157,9 @@ def lower(
             rows_per_step=spec.batch.global_batch_size,
             tokens_per_pass=spec.batch.micro_batch_size * limit,
             seed=seed,
+        ),
+        result=ResultPart(
+            form="adapter" if spec.training.makes_adapter else "model", dtype=stored_as(facts), step="best"
         ),
         trackers=told,
     )
@@ -180,6 +188,15 @@ def _refuse_unlawful(
         refuse_unequal_pair(spec, facts, model, teacher)
     refuse_uneven_experts(spec.parallelism, facts)
     refuse_more_than_here("parallelism.num_gpus_per_node * num_nodes", spec.parallelism.devices, devices_here)
+
+
+def _adapter(spec: AutomodelSpec, facts: ModelFacts) -> LoraPart | None:
+    """None where all weights are trained."""
+    if spec.training.finetuning_type == "all_weights":
+        return None
+    lora = spec.training.lora or Lora()
+    modules = targets(facts.linears, lora.target_modules, lora.exclude_modules, "training.lora")
+    return LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules)
 
 
 def _optimizer(asked: Optimizer) -> OptimizerPart:
@@ -231,8 +248,9 @@ def warnings(spec: AutomodelSpec, facts: ModelFacts) -> list[str]:
         ]
     if training.finetuning_type == "all_weights" and training.lora:
         said.append("training.lora: has no meaning for finetuning_type 'all_weights' and is not used")
-    packs = type(spec.batch).model_fields["sequence_packing_max_samples"].default
-    if not spec.batch.sequence_packing and spec.batch.sequence_packing_max_samples != packs:
+    said += packing_warnings("batch.sequence_packing", spec.batch.sequence_packing, facts)
+    window = type(spec.batch).model_fields["sequence_packing_max_samples"].default
+    if not spec.batch.sequence_packing and spec.batch.sequence_packing_max_samples != window:
         said.append("batch.sequence_packing_max_samples: has no meaning without batch.sequence_packing and is not used")
     if training.lora and not training.lora.use_triton:
         said.append("training.lora.use_triton: this engine has no Triton kernels; false changes nothing")

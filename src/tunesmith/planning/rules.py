@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from tunesmith.errors import Invalid, NotBuilt
-from tunesmith.handoff.capabilities import CAPABILITIES
+from tunesmith.handoff.capabilities import CAPABILITIES, TRAINED_FAMILIES
 from tunesmith.handoff.plan import MlflowPart, TrackersPart, WandbPart
 from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
 from tunesmith.planning.submission import SecretUse
 from tunesmith.spec.base import Integrations, MlflowIntegration, Spec, WandbIntegration, leaf
+
+UNPACKED_AT_LOAD = (("gpt_oss", "mxfp4"),)
+"""Families and quantisations whose frozen weights are turned into bf16 when they are loaded."""
 
 
 def refuse_models_without_answers(facts: ModelFacts, model: str, field: str) -> None:
@@ -50,7 +54,7 @@ def refuse_untrainable(facts: ModelFacts, model: str, field: str) -> None:
     if facts.family not in TRAINABLE_FAMILIES:
         known = ", ".join(sorted(TRAINABLE_FAMILIES))
         raise NotBuilt(f"{field}: family '{facts.family}' of {model} cannot be trained yet; families built: {known}")
-    if facts.quantization:
+    if facts.quantization and (facts.family, facts.quantization) not in UNPACKED_AT_LOAD:
         raise NotBuilt(
             f"{field}: {model} is quantised ({facts.quantization}), and training on such weights is not built yet; "
             "take the unquantised checkpoint"
@@ -94,7 +98,7 @@ def targets(
     last_names = sorted({name.rpartition(".")[2] for name in names})
     for key, patterns in (("target_modules", included), ("exclude_modules", excluded)):
         for pattern in patterns or ():
-            if not any(_matches(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in names):
                 raise Invalid(
                     f"{field}.{key}: '{pattern}' matches no linear layer of this model; "
                     f"its layers end in {', '.join(last_names)}"
@@ -102,8 +106,8 @@ def targets(
     chosen = tuple(
         name
         for name in names
-        if (included is None or any(_matches(name, pattern) for pattern in included))
-        and not any(_matches(name, pattern) for pattern in excluded or ())
+        if (included is None or any(matches(name, pattern) for pattern in included))
+        and not any(matches(name, pattern) for pattern in excluded or ())
     )
     if not chosen:
         raise Invalid(
@@ -144,6 +148,24 @@ def _given(tracker: WandbIntegration | MlflowIntegration, job: str, but: set[str
     return {"name": job, **tracker.model_dump(exclude_none=True, exclude=but)}
 
 
+def packs(asked: bool, facts: ModelFacts) -> bool:
+    """Whether rows are put into one sequence: where it is asked for, and none would see another."""
+    return asked and TRAINED_FAMILIES[facts.family].packs
+
+
+def packing_warnings(field: str, asked: bool, facts: ModelFacts) -> list[str]:
+    """What is said when rows would see each other in one sequence."""
+    if not asked or packs(asked, facts):
+        return []
+    why = f"some layers of the family {facts.family} carry a state from token to token"
+    return [f"{field}: is off: {why}, so rows in one sequence would see each other; each is trained by itself"]
+
+
+def stored_as(facts: ModelFacts) -> Literal["base", "bfloat16"]:
+    """Type of a model's weights that are stored as the base's are; 16 bits where those are quantised."""
+    return "bfloat16" if facts.quantization else "base"
+
+
 def sequence_limit(asked: int, facts: ModelFacts) -> int:
     """Tokens a row may have: as asked, never more than the model's context."""
     return min(asked, facts.context_size or asked)
@@ -164,5 +186,6 @@ def label_warnings(name: str | None) -> list[str]:
     return ["name: the spec's own name is a label without effect; the job's name is given beside the spec"]
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern (see `targets`) means the module of this name."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

@@ -6,36 +6,40 @@ Pure: no network, clock, randomness or torch. Lawful but unbuilt values are refu
 
 from __future__ import annotations
 
-import math
-import re
 import sys
 from typing import Literal
 
-from tunesmith.errors import Invalid, NotBuilt
+from tunesmith.errors import Invalid
 from tunesmith.handoff.plan import (
+    AtTheEnd,
     DataPart,
+    EachEpoch,
     Epochs,
     EverySteps,
     FirstOf,
     LoraPart,
     ModelPart,
+    ObjectivePart,
     OptimizerPart,
     Plan,
+    ResultPart,
     SchedulePart,
     Stop,
 )
+from tunesmith.planning import variants
 from tunesmith.planning.facts import ModelFacts
 from tunesmith.planning.parallelism import refuse_more_than_here
 from tunesmith.planning.rules import (
     context_warnings,
     label_warnings,
+    packing_warnings,
+    packs,
     refuse_embedding,
     refuse_models_without_answers,
     refuse_quantised,
     refuse_unbuilt,
     refuse_untrainable,
     sequence_limit,
-    targets,
     tracker_secrets,
     tracker_warnings,
     trackers,
@@ -46,21 +50,28 @@ from tunesmith.spec.unsloth import (
     UnslothJobInput,
     UnslothJobOutput,
     UnslothLora,
+    UnslothOptimizer,
     UnslothOutputRequest,
     UnslothOutputResponse,
     UnslothSchedule,
     UnslothSpec,
 )
 
-ONLY_AT_THE_END = EverySteps(steps=2**40)
-"""More steps than any run has. The engine exports the best of the measured steps: so it measures the last one only."""
 UNCLIPPED = sys.float_info.max
 """A norm that no gradient exceeds."""
 DECAY: dict[str, Literal["cosine", "linear", "constant"]] = {
     "linear": "linear",
     "cosine": "cosine",
+    "cosine_with_restarts": "cosine",
     "constant": "constant",
     "constant_with_warmup": "constant",
+}
+STORED: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
+"""Type of the weights that are stored, by the one that computes."""
+RECOMPUTE: dict[str, Literal["no", "layers", "offloaded"]] = {
+    "false": "no",
+    "true": "layers",
+    "unsloth": "offloaded",
 }
 
 
@@ -124,41 +135,52 @@ def lower(
     devices_here: int | None = None,
 ) -> Lowered:
     """As `dialects.Lower` says."""
-    lora = spec.training.lora or UnslothLora()
     _refuse_unlawful(spec, facts, model, devices_here)
     told = trackers(spec.integrations, name)
-    modules = _modules(lora, facts)
+    adapter = _adapter(spec, facts)
     refuse_untrainable(facts, model, "model.name")
     refuse_unbuilt("unsloth", spec)
-    _refuse_unbuilt_pairs(spec, lora)
     limit = sequence_limit(spec.model.max_seq_length, facts)
-    batch = spec.batch
+    batch, schedule = spec.batch, spec.schedule
     plan = Plan(
         run=run,
         method="sft",
-        model=ModelPart(name=model, attention="sdpa", compute="bf16"),
+        model=ModelPart(
+            name=model,
+            attention="sdpa",
+            compute=spec.hardware.precision,
+            recompute=RECOMPUTE[spec.training.use_gradient_checkpointing],
+        ),
         data=DataPart(
             chat_template=chat_template or facts.chat_template,
             sequence_limit=limit,
             validation="files" if spec.dataset.validation_path else "split",
             split_fraction=0.0,
-            seed=spec.schedule.seed,
+            seed=schedule.seed,
             text_field=spec.dataset.text_field,
             conversations=spec.dataset.apply_chat_template,
             columns=False,
+            packing=packs(spec.dataset.packing, facts),
         ),
-        adapter=LoraPart(rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, modules=modules),
+        adapter=adapter,
         optimizer=_optimizer(spec),
         schedule=SchedulePart(
-            stop=_stop(spec.schedule),
-            validate_at=ONLY_AT_THE_END,
+            stop=_stop(schedule),
+            validate_at=AtTheEnd() if schedule.eval_steps is None else EverySteps(steps=schedule.eval_steps),
             rows_per_step=batch.per_device_train_batch_size * batch.gradient_accumulation_steps,
             tokens_per_pass=batch.per_device_train_batch_size * limit,
-            seed=spec.schedule.seed,
+            seed=schedule.seed,
+            save_at=EachEpoch() if schedule.save_steps is None else EverySteps(steps=schedule.save_steps),
+            log_every=schedule.logging_steps,
         ),
+        objective=ObjectivePart(
+            label_smoothing=spec.optimizer.label_smoothing_factor,
+            embedding_noise=spec.optimizer.neftune_noise_alpha or 0.0,
+        ),
+        result=ResultPart(form=result(spec).kind, dtype=_stored(spec), step="last"),
         trackers=told,
     )
-    return Lowered(plan, (*_warnings(spec, facts), *tracker_warnings(spec.integrations)))
+    return Lowered(plan, (*_warnings(spec, facts, adapter), *tracker_warnings(spec.integrations)))
 
 
 def _refuse_unlawful(spec: UnslothSpec, facts: ModelFacts, model: str, devices_here: int | None) -> None:
@@ -174,61 +196,42 @@ def _refuse_unlawful(spec: UnslothSpec, facts: ModelFacts, model: str, devices_h
     refuse_more_than_here("hardware", 1, devices_here)
 
 
-def _refuse_unbuilt_pairs(spec: UnslothSpec, lora: UnslothLora) -> None:
-    """What depends on two fields, so that it cannot stand in the table of capabilities."""
-    seed, ratio = spec.schedule.seed, spec.schedule.warmup_ratio
-    if lora.random_state != seed:
-        raise NotBuilt(
-            f"training.lora.random_state ({lora.random_state}) apart from schedule.seed ({seed}) is not built yet; "
-            f"use one number for both: --set training.lora.random_state={seed}"
+def _adapter(spec: UnslothJobInput | UnslothJobOutput, facts: ModelFacts) -> LoraPart | None:
+    """None where all weights are trained; Invalid for one that could not be served though it shall be."""
+    if spec.training.finetuning_type == "all_weights":
+        return None
+    alone = result(spec).kind == "adapter"
+    part = variants.adapter(spec.training.lora or UnslothLora(), facts, merged=not alone)
+    if alone and spec.deployment_config is not None and (more := variants.unserved(part)):
+        raise Invalid(
+            f"deployment_config: the embedded engine serves plain LoRA adapters, not one with {' and '.join(more)}; "
+            "merge it into its base (output.save_method merged_16bit), or leave deployment_config out"
         )
-    if ratio and spec.schedule.max_steps is None:
-        raise NotBuilt(
-            f"schedule.warmup_ratio: {ratio:g} of a number of steps that only the rows tell is not built yet; "
-            "use schedule.warmup_steps, or set schedule.max_steps"
-        )
-
-
-def _modules(lora: UnslothLora, facts: ModelFacts) -> tuple[str, ...]:
-    names = targets(facts.linears, lora.target_modules, None, "training.lora")
-    asked = lora.layers_to_transform
-    if asked is None:
-        return names
-    wanted = {asked} if isinstance(asked, int) else set(asked)
-    field = f"training.lora.layers_to_transform ({', '.join(map(str, sorted(wanted)))})"
-    if not wanted or not wanted <= set(range(facts.num_layers)):
-        raise Invalid(f"{field}: must name layers of this model, which are 0 to {facts.num_layers - 1}")
-    chosen = tuple(name for name in names if _layer(name) in wanted)
-    if not chosen:
-        raise Invalid(f"{field}: these layers have no {', '.join(lora.target_modules)}; name others, or null for all")
-    return chosen
-
-
-def _layer(module: str) -> int | None:
-    number = re.search(r"\.(\d+)\.", f".{module}")
-    return int(number[1]) if number else None
+    return part
 
 
 def _optimizer(spec: UnslothSpec) -> OptimizerPart:
-    asked = spec.optimizer
+    asked, schedule = spec.optimizer, spec.schedule
+    rises = schedule.lr_scheduler_type != "constant"
     return OptimizerPart(
-        name="adamw",
+        name="sgd" if asked.optim == "sgd" else "adamw",
         learning_rate=asked.learning_rate,
         min_learning_rate=0.0,
         weight_decay=asked.weight_decay,
         beta1=asked.adam_beta1,
         beta2=asked.adam_beta2,
         eps=asked.adam_epsilon,
-        warmup_steps=_warmup(spec.schedule),
-        decay=DECAY[spec.schedule.lr_scheduler_type],
+        warmup_steps=schedule.warmup_steps if rises else 0,
+        warmup_ratio=(schedule.warmup_ratio or 0.0) if rises else 0.0,
+        decay=DECAY[schedule.lr_scheduler_type],
+        cycles=schedule.cycles,
         max_grad_norm=asked.max_grad_norm or UNCLIPPED,
     )
 
 
-def _warmup(asked: UnslothSchedule) -> int:
-    if asked.lr_scheduler_type == "constant":
-        return 0
-    return math.ceil((asked.warmup_ratio or 0) * (asked.max_steps or 0)) or asked.warmup_steps
+def _stored(spec: UnslothSpec) -> Literal["bfloat16", "float16", "float32"]:
+    asked = spec.model.dtype
+    return STORED[spec.hardware.precision] if asked == "auto" else asked
 
 
 def _stop(asked: UnslothSchedule) -> Stop:
@@ -238,9 +241,11 @@ def _stop(asked: UnslothSchedule) -> Stop:
     return FirstOf(epochs=asked.max_steps, steps=asked.max_steps)
 
 
-def _warnings(spec: UnslothSpec, facts: ModelFacts) -> list[str]:
-    schedule, checkpointing = spec.schedule, spec.training.use_gradient_checkpointing
+def _warnings(spec: UnslothJobInput | UnslothJobOutput, facts: ModelFacts, adapter: LoraPart | None) -> list[str]:
+    """Fields without a meaning in this regime that differ from their default: said aloud, never dropped."""
+    schedule = spec.schedule
     said = context_warnings("model.max_seq_length", spec.model.max_seq_length, facts)
+    said += packing_warnings("dataset.packing", spec.dataset.packing, facts)
     if schedule.max_steps is not None and schedule.epochs != 1:
         said.append("schedule.epochs: has no meaning beside schedule.max_steps, which decides, and is not used")
     if schedule.lr_scheduler_type == "constant" and (schedule.warmup_steps or schedule.warmup_ratio):
@@ -249,8 +254,29 @@ def _warnings(spec: UnslothSpec, facts: ModelFacts) -> list[str]:
             f"schedule.{field}: has no meaning for lr_scheduler_type 'constant' and is not used; "
             "constant_with_warmup has one"
         )
-    if checkpointing != "unsloth":
-        said.append(
-            f"training.use_gradient_checkpointing: this engine keeps all activations; {checkpointing} changes nothing"
-        )
+    if spec.optimizer.optim == "sgd":
+        said += [
+            f"optimizer.{name}: has no meaning for optim 'sgd' and is not used"
+            for name in ("adam_beta1", "adam_beta2", "adam_epsilon")
+            if getattr(spec.optimizer, name) != UnslothOptimizer.model_fields[name].default
+        ]
+    if adapter is not None:
+        said += _adapter_warnings(spec, facts, adapter)
     return said + label_warnings(spec.name)
+
+
+def _adapter_warnings(spec: UnslothJobInput | UnslothJobOutput, facts: ModelFacts, adapter: LoraPart) -> list[str]:
+    said = variants.warnings(spec.training.lora or UnslothLora(), adapter, facts)
+    if result(spec).kind == "model":
+        return said
+    if _stored(spec) != STORED[spec.hardware.precision]:
+        said.append(
+            f"model.dtype: '{spec.model.dtype}' has no meaning for an adapter and is not used: its base is held in "
+            f"hardware.precision ({spec.hardware.precision}), and it is stored in float32"
+        )
+    if more := variants.unserved(adapter):
+        said.append(
+            f"{' and '.join(more)}: the embedded engine serves plain LoRA adapters, and not this one; merged into its "
+            "base (output.save_method merged_16bit) it is a model, which can be served"
+        )
+    return said

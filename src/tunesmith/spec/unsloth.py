@@ -29,7 +29,7 @@ class UnslothModel(Spec):
     load_in_8bit: bool = False
     """Hold the frozen weights in 8 bits."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Type of weights that are not quantised; auto = the type that computes."""
+    """Type that a model's weights are stored in; auto = the type that computes. An adapter is stored in float32."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     device_map: str | int | dict[str, int] | None = None
@@ -147,7 +147,35 @@ class UnslothSchedule(Spec):
     seed: int = 3407
     """Seed of everything random but the adapter's start values."""
     lr_scheduler_kwargs: dict[str, Any] | None = None
-    """Further arguments of the learning rate's curve."""
+    """Further arguments of the learning rate's curve: `num_cycles` of cosine_with_restarts, how often it falls from the
+    peak (1 unless given)."""
+
+    @property
+    def cycles(self) -> int:
+        """How often the learning rate falls from its peak."""
+        return int((self.lr_scheduler_kwargs or {}).get("num_cycles", 1))
+
+    @validator(mode="after")
+    def _curve_takes_its_arguments(self) -> Self:
+        given = self.lr_scheduler_kwargs or {}
+        if not given:
+            return self
+        if self.lr_scheduler_type != "cosine_with_restarts":
+            raise ValueError(
+                f"schedule.lr_scheduler_kwargs: lr_scheduler_type '{self.lr_scheduler_type}' takes no arguments; leave "
+                "them out, or set it to cosine_with_restarts, which takes num_cycles"
+            )
+        if unknown := sorted(given.keys() - {"num_cycles"}):
+            raise ValueError(
+                f"schedule.lr_scheduler_kwargs: cosine_with_restarts takes num_cycles only, not {', '.join(unknown)}"
+            )
+        cycles = given["num_cycles"]
+        if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1:
+            raise ValueError(
+                f"schedule.lr_scheduler_kwargs.num_cycles ({str(cycles)[:40]}) must be a whole number from 1 up: how "
+                "often the learning rate falls from its peak"
+            )
+        return self
 
     @validator(mode="after")
     def _one_warmup(self) -> Self:
@@ -267,6 +295,11 @@ class UnslothSpec(Spec):
             raise ValueError(
                 f"output.save_method='{save_method}' is only valid for training.finetuning_type='lora': it is "
                 f"'{tuned}', which has no adapter to merge; leave save_method out"
+            )
+        if save_method == "merged_16bit" and self.model.dtype == "float32":
+            raise ValueError(
+                "output.save_method='merged_16bit' stores 16 bits a weight, and model.dtype is 'float32': "
+                "set model.dtype to auto, bfloat16 or float16"
             )
         check_deployment(self.deployment_config, tuned == "lora" and save_method == "lora")
 
