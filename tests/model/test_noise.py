@@ -49,9 +49,21 @@ def test_a_rows_noise_does_not_depend_on_where_it_lies():
     assert not torch.equal(noise.shift(torch.zeros(1, 12, HIDDEN), ALPHA), flat)
 
 
-def test_a_pass_without_its_key_is_noticed():
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_module_that_gets_all_tokens_in_one_list_draws_the_same(flat):
+    noise = Noise(1)
+    noise.rows, noise.lengths, noise.flat = (4, 9), (5, 5), flat
+    shape = (1, 10, HIDDEN) if flat else (2, 5, HIDDEN)
+    as_rows = noise.kept(torch.zeros(shape), 0.5, "x")
+    assert torch.equal(noise.kept(torch.zeros(10, HIDDEN), 0.5, "x"), as_rows.view(10, HIDDEN))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_pass_without_its_key_is_noticed(flat):
+    noise = Noise(1)
+    noise.rows, noise.lengths, noise.flat = (4, 9), (5, 12), flat
     with pytest.raises(AssertionError, match="key was not set"):
-        Noise(1).kept(torch.zeros(2, 9, HIDDEN), 0.5, "x")
+        noise.kept(torch.zeros(2, 9, HIDDEN), 0.5, "x")
 
 
 def test_a_key_is_lent_to_another_thread_and_taken_back():

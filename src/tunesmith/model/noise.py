@@ -51,7 +51,7 @@ class Noise(threading.local):
 
     def kept(self, x_BTX: Tensor, dropout: float, what: str) -> Tensor:
         """1 / (1 - dropout) where an element of the module `what` is kept, 0 where it is dropped; 0 on padding."""
-        factor_BTX, keep = torch.zeros_like(x_BTX), 1 - dropout
+        factor_BTX, keep = x_BTX.new_zeros(x_BTX.shape), 1 - dropout
         for row_tX, generator in self._rows_of(factor_BTX, what):
             drawn_tX = torch.rand(row_tX.shape, generator=generator, device=row_tX.device)
             row_tX.copy_((drawn_tX < keep).to(row_tX.dtype) / keep)
@@ -59,7 +59,7 @@ class Noise(threading.local):
 
     def shift(self, x_BTX: Tensor, alpha: float) -> Tensor:
         """Uniform in +-alpha / sqrt(t X) on each row of t real tokens, 0 on padding."""
-        shift_BTX = torch.zeros_like(x_BTX)
+        shift_BTX = x_BTX.new_zeros(x_BTX.shape)
         for row_tX, generator in self._rows_of(shift_BTX, "embeddings"):
             bound = alpha / math.sqrt(row_tX.numel())
             row_tX.copy_(torch.rand(row_tX.shape, generator=generator, device=row_tX.device) * 2 * bound - bound)
@@ -67,9 +67,11 @@ class Noise(threading.local):
 
     def _rows_of(self, x_BTX: Tensor, what: str) -> Iterator[tuple[Tensor, torch.Generator]]:
         """Each row's real tokens in `x_BTX`, a view, with the generator of what is drawn for them."""
-        matches = sum(self.lengths) == x_BTX.shape[1] if self.flat else len(self.rows) == x_BTX.shape[0]
+        rows_BTX = x_BTX.view(1 if self.flat else len(self.rows), -1, x_BTX.shape[-1])  # some modules get [B * T, X]
+        tokens = rows_BTX.shape[1]
+        matches = sum(self.lengths) == tokens if self.flat else max(self.lengths) <= tokens
         assert matches, "the noise key was not set for this pass"
-        places = x_BTX[0].split(list(self.lengths)) if self.flat else x_BTX
+        places = rows_BTX[0].split(list(self.lengths)) if self.flat else rows_BTX
         for place, row, length in zip(places, self.rows, self.lengths, strict=True):
             yield place[:length], generator_of(self.seed, f"{self.step}/{row}/{what}", x_BTX.device)
 
