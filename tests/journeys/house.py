@@ -56,15 +56,16 @@ class House:
         return self.process.wait(PATIENCE_SECONDS)
 
     def engines(self) -> list[psutil.Process]:
-        """Every living process that works in the data directory, keepers too, but for the server."""
+        """Every living process that works in the data directory, keepers too, but for the server and its forker."""
         found = []
         for process in psutil.process_iter():
             try:
                 command = " ".join(process.cmdline())
                 ours = str(self.data_dir) in command and process.status() != psutil.STATUS_ZOMBIE
+                waits = "forker.py" in command and self.process is not None and process.ppid() == self.process.pid
             except psutil.Error:
                 continue
-            if ours and (self.process is None or process.pid != self.process.pid):
+            if ours and not waits and (self.process is None or process.pid != self.process.pid):
                 found.append(process)
         return found
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal
 
 from tunesmith.control.launch import local
+from tunesmith.control.launch.forker import Forker
 from tunesmith.control.launch.local import Identity
 from tunesmith.control.request_id import VARIABLE
 from tunesmith.handoff.inputs import INPUTS_FILE, Inputs
@@ -22,6 +24,14 @@ from tunesmith.store.jobs import Active, Discard, Phase, StoredJob
 LAUNCHED: Final[dict[Phase, local.Phase]] = {Phase.PREPARING: "prepare", Phase.TRAINING: "train"}
 MODULES: Final[dict[Phase, str]] = {Phase.PREPARING: "tunesmith.data", Phase.TRAINING: "tunesmith.train"}
 
+ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's library starts threads when it is imported, and a process that has some cannot be forked. Training multiplies
+with torch alone."""
+WARM: Final = {"tunesmith.train": "tunesmith.train.warm"}
+"""What a process imports ahead so that trainers and data processes can be forked from it, by what trains."""
+WARM_UP_SECONDS = 30.0
+"""How long a trainer may wait for that: it would spend most of the time on the same imports."""
+
 GRACE_SECONDS = 60.0
 """From the doorbell to SIGKILL: time for a step and a checkpoint."""
 
@@ -29,9 +39,15 @@ GRACE_SECONDS = 60.0
 class Runs:
     """The directories and processes of jobs."""
 
-    def __init__(self, data_dir: DataDir, blobs: Blobs) -> None:
+    def __init__(self, data_dir: DataDir, blobs: Blobs, warm_seconds: float = 0.0) -> None:
+        """Processes are forked from a warm one, which stays so long without work; 0 = each starts afresh."""
         self.data_dir = data_dir
         self.blobs = blobs
+        self._forker: Forker | None = None
+        self._waited_since: float | None = None
+        """When the first of those that wait for the warm process began to."""
+        if warm_seconds and sys.platform == "linux" and (module := WARM.get(MODULES[Phase.TRAINING])):
+            self._forker = Forker(local.engine_environment(ONE_THREAD), module, warm_seconds, data_dir.root)
 
     def directory(self, job: Active | Discard) -> Path:
         """Where the run of a job lies."""
@@ -55,19 +71,41 @@ class Runs:
             return None
         return local.find(self.directory(job), LAUNCHED[job.phase], job.attempt)
 
+    async def warm(self, job: Active) -> bool:
+        """Whether the process of the phase would start as fast as it can; False while that is being seen to."""
+        forker = self._forker
+        if forker is None or job.phase == Phase.PREPARING:
+            return True
+        await asyncio.to_thread(forker.warm, self.directory(job))
+        if forker.failed or forker.ready():
+            self._waited_since = None
+            return True
+        self._waited_since = self._waited_since or time.monotonic()
+        return time.monotonic() - self._waited_since > WARM_UP_SECONDS
+
+    def close(self) -> None:
+        """The server goes; what was forked stays. Blocking."""
+        if self._forker is not None:
+            self._forker.close()
+
     async def start(self, job: StoredJob, environment: Mapping[str, str]) -> Identity:
         """Start the process of the phase the job is in, with what only this job's processes are told."""
         await asyncio.to_thread(self._make_ready, job)
         run = self.directory(job)
         told = {"TUNESMITH_ATTEMPT": str(job.attempt), VARIABLE: job.request_id, **environment}
-        return await local.start(
+        identity = await local.start(
             run,
             LAUNCHED[job.phase],
             job.attempt,
             [sys.executable, "-P", "-m", MODULES[job.phase], str(run)],
             local.engine_environment(told),
             grace_seconds=GRACE_SECONDS,
+            forker=self._forker if self._forker and self._forker.ready() else None,
+            module=f"{MODULES[job.phase]}.__main__",
         )
+        if self._forker is not None:
+            await asyncio.to_thread(self._forker.warm, run)  # for what comes after the rows are prepared
+        return identity
 
     def wish(self, job: Active | Discard, identity: Identity, wish: Literal["cancel", "pause"]) -> None:
         """Leave the wish and ring the doorbell."""

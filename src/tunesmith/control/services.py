@@ -92,9 +92,9 @@ class Services:
         sources = Sources(settings, self.vault)
         self.contents = Contents(self.blobs, sources, self.database)
         self.analysis = Analysis(self.database, self.contents)
-        runs = Runs(self.data_dir, self.blobs)
         self.fetching = Fetching(self.contents)
         self.devices = discover(settings.cpu_slots)
+        runs = Runs(self.data_dir, self.blobs, 0.0 if self.devices.have_gpus else settings.warm_seconds)
         self.supervisor = Supervisor(self.database, runs, self.blobs, self.fetching, self.vault, self.devices)
         self.reconciler = Reconciler(
             self.database, self.blobs, self.contents, self.data_dir, ServingClient(self.http), self.fetching
@@ -154,6 +154,7 @@ class Services:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self.stepper.close()
+        await asyncio.to_thread(self.supervisor.runs.close)
         await self.deliverer.close()
         await self.reconciler.stop_all()
         await self.fetching.close()

@@ -137,7 +137,7 @@ class Supervisor:
             return True
         if job.phase == Phase.PREPARING and not all(here(snapshot) for snapshot in job.snapshots.values()):
             return await self._fetch(job)
-        return await self._start(job)
+        return await self.runs.warm(job) and await self._start(job)
 
     async def _fetch(self, job: StoredJob) -> bool:
         """Some of its inputs are elsewhere: look how far they are; once here, the job reads exactly those bytes."""

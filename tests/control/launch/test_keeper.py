@@ -75,7 +75,7 @@ def test_killed_while_the_kernel_counts_a_kill_is_out_of_memory(monkeypatch, tmp
     kills = iter([7, 8, 8])
     monkeypatch.setattr(keeper, "oom_kills", lambda: next(kills))
     monkeypatch.setattr(keeper.Keeper, "_listen", lambda self: None)
-    kept = keeper.Keeper({}, keeper.Log(tmp_path / "log"))
+    kept = keeper.Keeper({}, keeper.Log(tmp_path / "log"), keeper.execute)
 
     class Killed:
         code, sent = -signal.SIGKILL, set()

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ LINE_BYTES = 64 * 1024
 SWEEP_SECONDS = 10.0
 """How long we wait for killed descendants; only one stuck in the kernel takes longer."""
 STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+Spawn = Callable[[Mapping[str, Any], Mapping[str, str]], Any]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -168,8 +171,9 @@ class Rank:
 class Keeper:
     """One launch, from its first rank to its last descendant."""
 
-    def __init__(self, launch: dict[str, Any], log: Log) -> None:
+    def __init__(self, launch: dict[str, Any], log: Log, spawn: Spawn) -> None:
         self._launch = launch
+        self._spawn = spawn
         self._log = log
         self._ranks: list[Rank] = []
         self._failed: Rank | None = None
@@ -261,16 +265,7 @@ class Keeper:
         for number in range(count):
             env = common | {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
             try:
-                process = subprocess.Popen(
-                    self._launch["argv"],
-                    cwd=self._launch["cwd"],
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    preexec_fn=die_with(os.getpid()) if LINUX else None,
-                    process_group=0,
-                )
+                process = self._spawn(self._launch, env)
             except (OSError, ValueError, subprocess.SubprocessError) as error:
                 self._log.say(
                     "err", [f"keeper: cannot start {self._launch['argv'][:1]}: {error}".encode(errors="replace")]
@@ -345,6 +340,20 @@ class Keeper:
         return found
 
 
+def execute(launch: Mapping[str, Any], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a rank as the program `argv`, in a process group of its own; it dies with us."""
+    return subprocess.Popen(
+        launch["argv"],
+        cwd=launch["cwd"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=die_with(os.getpid()) if LINUX else None,
+        process_group=0,
+    )
+
+
 def no_child_is_left() -> bool:
     """Reap the dead; whether nobody is left to be."""
     try:
@@ -405,8 +414,11 @@ def oom_kills() -> int | None:
     return None
 
 
-def main(launch_file: Path) -> int:
-    """Keep the launch that the file describes; the file, which holds secrets, is gone once we are known to keep it."""
+def main(launch_file: Path, spawn: Spawn = execute) -> int:
+    """Keep the launch that the file describes; the file, which holds secrets, is gone once we are known to keep it.
+
+    `spawn` starts a rank in an environment; what it returns is what we need of a `Popen`.
+    """
     try:
         launch = json.loads(launch_file.read_bytes())
     except FileNotFoundError:
@@ -417,7 +429,7 @@ def main(launch_file: Path) -> int:
         return NOT_NEEDED
     if LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    keeper = Keeper(launch, log)
+    keeper = Keeper(launch, log, spawn)
     crash_at("keeper-before-introduction")
     keeper.introduce()
     crash_at("keeper-introduced")

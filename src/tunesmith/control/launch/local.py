@@ -81,6 +81,8 @@ class Launch:
     """From the first SIGTERM to SIGKILL."""
     term_first: bool
     """False: a stop is SIGKILL at once, for work that has nothing to save."""
+    module: str = ""
+    """Its `main(Path(argv[-1]))` does what `argv` does. A keeper in which it is imported forks that instead."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,13 @@ async def start(
     term_first: bool = True,
     cwd: Path | None = None,
     forker: Forker | None = None,
+    module: str = "",
 ) -> Identity:
     """Start `ranks` processes of `argv` in the directory `cwd` (None = the run), under a keeper that outlives us.
 
     A launch that exists already, running or ended, is not started again: its keeper's identity is returned. An `argv`
     that cannot be executed ends with code 127 and the reason in the log. EngineError if no keeper could be started. A
-    `forker` starts keepers faster.
+    `forker` starts keepers faster, and one that has imported `module` (see `Launch`) the ranks too.
     """
     run = run.absolute()  # noqa: ASYNC240 - asks for the working directory, no more
     launch = Launch(
@@ -167,6 +170,7 @@ async def start(
         exit_file=str(_exit_path(run, phase, attempt)),
         grace_seconds=grace_seconds,
         term_first=term_first,
+        module=module,
     )
     return await asyncio.to_thread(_start, run, phase, attempt, launch, forker)
 
