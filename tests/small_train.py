@@ -140,7 +140,7 @@ def export(run: Path, plan: Plan) -> tuple[ArtifactFile, ...]:
     files = []
     if plan.result.form == "model":
         made = {path.name: path.read_bytes() for path in sorted((run / "inputs" / "model").iterdir())}
-        made |= {"README.md": b"# A model", "provenance.json": b"{}", "probe.json": b"{}"}
+        made |= {"README.md": b"# A model", "provenance.json": b"{}", "tunesmith_probe.json": b"{}"}
     else:
         made = {
             "adapter_config.json": json.dumps({"r": plan.adapter.rank}).encode(),

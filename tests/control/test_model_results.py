@@ -49,7 +49,7 @@ def test_the_result_is_a_model_that_is_read_and_can_be_trained_again(ready: Wire
     calling = model["spec"]["tool_call_config"]
     assert (calling["tool_call_parser"], calling["auto_tool_choice"]) == ("hermes", True)
     files = {file["path"] for file in ready.http.get(f"{FILES}/tuned/files").json()["data"]}
-    assert files == {*checkpoint(), "README.md", "provenance.json", "probe.json"}
+    assert files == {*checkpoint(), "README.md", "provenance.json", "tunesmith_probe.json"}
     assert ready.http.get(f"{ADAPTERS}/tuned").status_code == 404
     again = ready.submit("again", model="tuned", training=WHOLE, output={"name": "tuned-again"})
     assert again.status_code == 201, again.text

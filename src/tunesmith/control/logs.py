@@ -18,6 +18,7 @@ from tunesmith.handoff.events import (
     PreparedRows,
     Preparing,
     Progress,
+    Sampled,
     Started,
     Stopped,
     Validated,
@@ -137,8 +138,9 @@ def in_words(event: Event) -> str:
                 f"{event.dropped_rows} dropped: {event.steps} steps, {event.steps_per_epoch} an epoch"
             )
         case Started():
+            where = f" in {event.adapted_modules} modules" if event.adapted_modules else ""
             return (
-                f"training {event.trained_parameters:,} parameters in {event.adapted_modules} modules "
+                f"training {event.trained_parameters:,} parameters{where} "
                 f"for {event.steps} steps on {event.device} in {event.compute} with {event.threads} threads"
             )
         case Progress():
@@ -149,6 +151,8 @@ def in_words(event: Event) -> str:
             )
         case Validated():
             return f"step {event.step} epoch {event.epoch} validation loss {event.loss:.4f}"
+        case Sampled():
+            return "\n".join(f"step {event.step} {each.prompt!r}: {each.said!r}" for each in event.samples)
         case CheckpointSaved():
             return f"checkpoint of step {event.step} in {event.path}"
         case Warned():

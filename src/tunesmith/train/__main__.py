@@ -19,8 +19,14 @@ from tunesmith.model.load import pick_device
 from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
+from tunesmith.train.rehearsal import is_want_of_memory
 from tunesmith.train.signals import Doorbell, ToldToEnd, end_by_sigterm
 from tunesmith.train.trackers import Following, trackers_of
+
+LESS_MEMORY = (
+    "Less is needed with a smaller batch.micro_batch_size or training.max_seq_length (unsloth: "
+    "batch.per_device_train_batch_size, model.max_seq_length)"
+)
 
 RECIPES = {"sft": sft}
 """Plan.method -> the function that runs it."""
@@ -62,13 +68,12 @@ def _train(run: Path, log: Following, doorbell: Doorbell) -> int:
     except TunesmithError as error:
         log(Failed(type=error.code, message=error.message, detail=traceback.format_exc()))
         return 1
-    except torch.OutOfMemoryError as error:
-        message = f"the GPU has not enough memory: {error}. Lower micro_batch_size or max_seq_length"
-        log(Failed(type="CudaError", message=message, detail=traceback.format_exc()))
-        return 1
     except Exception as error:  # noqa: BLE001 - the edge of a process: whatever happens becomes an event
-        message = f"{type(error).__name__}: {error}"
-        log(Failed(type="GenericTrainingError", message=message, detail=traceback.format_exc()))
+        kind, message = "GenericTrainingError", f"{type(error).__name__}: {error}"
+        if is_want_of_memory(error):
+            kind = "CudaError" if isinstance(error, torch.OutOfMemoryError) else "TrainingEnvironmentError"
+            message = f"memory ran out: {message}. {LESS_MEMORY}"
+        log(Failed(type=kind, message=message, detail=traceback.format_exc()))
         return 1
     return 0
 

@@ -88,7 +88,7 @@ def rehearse(
     try:
         crew.share(learn, parts)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_want_of_memory(error):
+        if not is_want_of_memory(error):
             raise
         error.__traceback__ = None  # its frames hold what was computed so far
     else:
@@ -201,5 +201,5 @@ def _whole(rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) 
     return part
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+def is_want_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
