@@ -25,12 +25,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.errors import EngineError
+from tunesmith.model.head import AGREEMENT, hidden_states
 
 KERNEL, PRODUCTS = "tunesmith_kernel", "tunesmith_products"
 LONGEST = 256
 """Tokens of a row up to which the explicit products win on a CPU, in bf16 and in fp32; and queries of a chunk."""
 
 BOUNDS = torch.int64
+WITHOUT_EFFECT = frozenset(
+    {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits", "cache_position"}
+    | {"is_causal", "position_embeddings", "logits_to_keep", "layer_type"}
+)
+"""What transformers hands to attention functions that changes no number."""
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+_BEFORE, _BEHIND = 4, 5
+"""Tokens of the two rows of a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,49 @@ def attend_by_rows(model: nn.Module, attention: Literal["sdpa", "eager"]) -> Non
     model.set_attn_implementation(name)
 
 
+def layout_of(model: nn.Module) -> Literal["flat", "padded"]:
+    """How rows can go through a model that computes attention by `attend`, as a trial on two short rows shows.
+
+    flat = a row gets the same numbers behind another one as alone; padded = something but attention carries a state
+    from token to token, or attention is cut in a way that `attend` does not know, so each row needs a place of its own
+    in the batch. EngineError if not even that keeps what follows a row from changing it.
+    """
+    device = next(model.parameters()).device
+    draw = torch.Generator().manual_seed(0)
+    ids_1T = torch.randint(model.get_input_embeddings().num_embeddings, (1, _BEFORE + _BEHIND), generator=draw)
+    first, second = ids_1T.to(device).split([_BEFORE, _BEHIND], 1)
+    with torch.no_grad():
+        alone = hidden_states(model, second)
+        kinds = set(getattr(model.config, "layer_types", None) or ())
+        if kinds <= {"full_attention", "sliding_attention"}:
+            flat = hidden_states(model, torch.cat([first, second], 1), bounds_of([_BEFORE, _BEHIND]))
+            if _agree(flat[:, _BEFORE:], alone):
+                return "flat"
+        padded = hidden_states(model, torch.cat([second, first], 1))
+    if not _agree(padded[:, :_BEHIND], alone):
+        raise EngineError(
+            f"{type(model).__name__} lets a token see those behind it; this family cannot be trained",
+            "TrainingConfigError",
+        )
+    return "padded"
+
+
+def longest_shared(model: nn.Module) -> int | None:
+    """Tokens of the longest row that may share a pass; None = any may.
+
+    Longer ones change the rotary embedding of all that is in the pass with them.
+    """
+    found = getattr(model.config, "rope_parameters", None) or {}
+    for rope in (found, *found.values()):
+        if isinstance(rope, dict) and rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
+            return int(rope.get("original_max_position_embeddings") or model.config.max_position_embeddings)
+    return None
+
+
+def _agree(a_BTH: Tensor, b_BTH: Tensor) -> bool:
+    return float((a_BTH - b_BTH).abs().max()) <= AGREEMENT[a_BTH.dtype] * float(b_BTH.abs().max())
+
+
 def attend(
     module: nn.Module,
     q_BHTD: Tensor,
@@ -66,13 +118,15 @@ def attend(
     s_aux: Tensor | None = None,
     dropout: float = 0.0,
     products: bool = False,
-    **_others: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """o_BTHE, causal within each row; `attention_mask` is None (B rows of T tokens), bounds, or a mask to obey."""
     if dropout:
         raise EngineError(f"attention dropout ({dropout:g}) is not drawn by this engine: 0 is the only value")
     if not getattr(module, "is_causal", True):
         raise EngineError(f"{type(module).__name__} looks at later tokens; only causal attention is trained")
+    if unknown := {name for name, value in others.items() if value is not None} - WITHOUT_EFFECT:
+        raise EngineError(f"{type(module).__name__} computes attention with {min(unknown)}, which is not known here")
     scale = q_BHTD.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(scale, sliding_window, softcap or 0.0)
     if attention_mask is not None and attention_mask.dtype == BOUNDS:

@@ -38,8 +38,9 @@ class Head:
         )
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
-        """float32 logits_NV; the matrix product runs in the weight's type."""
-        logits_NV = nn.functional.linear(hidden_NH, self.weight_VH, self.bias_V).float()
+        """logits_NV in float32 at least; the matrix product runs in the weight's type."""
+        logits_NV = nn.functional.linear(hidden_NH, self.weight_VH, self.bias_V)
+        logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
         if self.scale != 1:
             logits_NV *= self.scale
         if self.softcap:

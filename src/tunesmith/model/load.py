@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -39,10 +41,12 @@ def load_model(
 ) -> nn.Module:
     """The causal language model in `directory`, all weights frozen and in the compute type, in eval mode.
 
-    Returns transformers' own class (`config.architectures[0]`); only the module that defines it is imported.
-    EngineError (ModelLoadError) if the class is unknown or the weights do not fit it.
+    Returns transformers' own class (`config.architectures[0]`); only the module that defines it is imported. Experts
+    in MXFP4 are dequantised; a .bin file is read as weights only, never as a program. EngineError (ModelLoadError) if
+    the class is unknown, also sees or hears, is quantised otherwise, or if the weights do not fit it.
     """
-    name = _architecture(directory)
+    config = _config(directory)
+    name = str(config["architectures"][0])
     import transformers  # here, because its lazy modules still take a second
 
     kind = getattr(transformers, name, None)
@@ -56,31 +60,61 @@ def load_model(
         model, report = kind.from_pretrained(
             directory,
             dtype=DTYPES[compute],
-            attn_implementation=attention,
+            attn_implementation=_loadable(kind, attention),
             local_files_only=True,
             output_loading_info=True,
+            **_dequantised(config),
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
         raise EngineError(f"the model cannot be loaded: {error}", LOAD_ERROR) from error
     if report["missing_keys"]:
         first = min(report["missing_keys"])
         raise EngineError(f"the checkpoint lacks {len(report['missing_keys'])} weights, such as {first}", LOAD_ERROR)
+    if _dequantised(config):
+        model._weight_conversions = None  # noqa: SLF001 - or what is saved would get the names of quantised weights
     model.requires_grad_(False)
     model.eval()
     return model.to(device)
 
 
-def _architecture(directory: Path) -> str:
+def _config(directory: Path) -> dict[str, Any]:
+    """config.json, which names the one class and describes nothing but a language model."""
     path = directory / "config.json"
     try:
-        names = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EngineError("the model has no config.json", LOAD_ERROR) from None
     except ValueError as error:
         raise EngineError(f"config.json is not JSON: {error}", LOAD_ERROR) from None
-    if not names:
+    if not config.get("architectures"):
         raise EngineError("config.json names no class in `architectures`", LOAD_ERROR)
-    return str(names[0])
+    if "text_config" in config:
+        raise EngineError(
+            f"{config['architectures'][0]} also sees or hears (config.json has a text_config); a checkpoint of its "
+            "language model alone can be used",
+            LOAD_ERROR,
+        )
+    return config
+
+
+def _dequantised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What from_pretrained is told so that all weights lie in the compute type."""
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if not method:
+        return {}
+    if method != "mxfp4":
+        raise EngineError(
+            f"config.json quantization_config.quant_method ({method}) is not supported; use the unquantised checkpoint",
+            LOAD_ERROR,
+        )
+    from transformers import Mxfp4Config
+
+    return {"quantization_config": Mxfp4Config(dequantize=True)}
+
+
+def _loadable(kind: Any, attention: Literal["sdpa", "eager"]) -> str:
+    """Families with capped scores or sinks cannot be made with torch's kernel; ours takes its place afterwards."""
+    return attention if kind._supports_sdpa else "eager"  # noqa: SLF001 - no public way to ask
 
 
 def _cpu_has_bf16_products() -> bool:

@@ -51,8 +51,16 @@ def passes(
     hands: int = 1,
     *,
     flat: bool,
+    longest_shared: int | None = None,
 ) -> Iterator[list[Pass]]:
-    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows."""
+    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows.
+
+    A row of more than `longest_shared` tokens is a pass of its own; None = any row may share one.
+    """
+    alone = [row for row in chosen if longest_shared is not None and rows.lengths[row] > longest_shared]
+    for row in alone:
+        yield [_pass(rows, [int(row)], device, flat)]
+    chosen = [row for row in chosen if row not in set(alone)]
     lengths = [int(rows.lengths[row]) for row in chosen]
     for group in (fill if flat else cut)(lengths, tokens_per_pass):
         yield [
