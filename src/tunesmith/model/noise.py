@@ -39,15 +39,18 @@ class Noise(threading.local):
         """What this thread's draws are made from, beside the seed."""
         return self.step, self.rows, self.lengths, self.flat
 
+    @key.setter
+    def key(self, key: Key) -> None:
+        self.step, self.rows, self.lengths, self.flat = key
+
     @contextmanager
     def at(self, key: Key) -> Iterator[None]:
         """Draw from `key` in this thread meanwhile."""
-        before = self.key
-        self.step, self.rows, self.lengths, self.flat = key
+        before, self.key = self.key, key
         try:
             yield
         finally:
-            self.step, self.rows, self.lengths, self.flat = before
+            self.key = before
 
     def kept(self, x_BTX: Tensor, dropout: float, what: str) -> Tensor:
         """1 / (1 - dropout) where an element of the module `what` is kept, 0 where it is dropped; 0 on padding."""
@@ -67,9 +70,11 @@ class Noise(threading.local):
 
     def _rows_of(self, x_BTX: Tensor, what: str) -> Iterator[tuple[Tensor, torch.Generator]]:
         """Each row's real tokens in `x_BTX`, a view, with the generator of what is drawn for them."""
-        rows_BTX = x_BTX.view(1 if self.flat else len(self.rows), -1, x_BTX.shape[-1])  # some modules get [B * T, X]
+        rows_BTX = x_BTX.view(
+            1 if self.flat else len(self.rows) or 1, -1, x_BTX.shape[-1]
+        )  # some modules get [B * T, X]
         tokens = rows_BTX.shape[1]
-        matches = sum(self.lengths) == tokens if self.flat else max(self.lengths) <= tokens
+        matches = sum(self.lengths) == tokens if self.flat else max(self.lengths, default=tokens + 1) <= tokens
         assert matches, "the noise key was not set for this pass"
         places = rows_BTX[0].split(list(self.lengths)) if self.flat else rows_BTX
         for place, row, length in zip(places, self.rows, self.lengths, strict=True):

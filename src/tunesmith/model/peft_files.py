@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -32,13 +33,23 @@ class AdapterWeights:
     base_model_name_or_path: str
 
 
-def write_adapter(directory: Path, weights: AdapterWeights, model_modules: Iterable[str]) -> None:
-    """Write both files into `directory`, which exists. `model_modules`: all module names of the base model."""
-    tensors: dict[str, Tensor] = {}
+def write_adapter(
+    directory: Path,
+    weights: AdapterWeights,
+    model_modules: Iterable[str],
+    beside: Mapping[str, Tensor] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write both files into `directory`, which exists. `model_modules`: all module names of the base model.
+
+    What is more than plain LoRA comes `beside` it: tensors by the names PEFT saves them under, and the settings of the
+    configuration that say what they are.
+    """
+    tensors = dict(beside or {})
     for name, (a_rI, b_Or) in weights.modules.items():
-        tensors[f"{PREFIX}{name}{A}"] = a_rI.detach().to("cpu").contiguous()
-        tensors[f"{PREFIX}{name}{B}"] = b_Or.detach().to("cpu").contiguous()
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        tensors |= {f"{PREFIX}{name}{A}": a_rI, f"{PREFIX}{name}{B}": b_Or}
+    saved = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    save_file(saved, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -52,6 +63,7 @@ def write_adapter(directory: Path, weights: AdapterWeights, model_modules: Itera
         "use_dora": False,
         "inference_mode": True,
         "target_modules": _targets(list(weights.modules), model_modules),
+        **(changes or {}),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -4,8 +4,8 @@ Of each decoder layer only its input is kept; when the gradient arrives there, t
 random is drawn from the key of the pass, so the second time is the first one bit for bit.
 
 Measured in float32 on one core, a Llama of 10 layers (20M parameters), LoRA 16 on all linears, a pass of 10 rows of 205
-tokens: kept between forward and backward 33 MiB instead of 629, CPU-seconds 4.8 instead of 3.0 (a frozen weight costs two
-products forward and two backward; here two more).
+tokens: kept between forward and backward 33 MiB instead of 629, CPU-seconds 4.8 instead of 3.0 (a frozen weight costs
+two products forward and two backward; here two more).
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import LoraPart, Plan
 from tunesmith.model.lora import LoraLinear, adapt, deltas, names_of, weights_of
-from tunesmith.model.noise import Noise
+from tunesmith.model.noise import Noise, disturb_embeddings
 from tunesmith.model.norms import write_out_norms
 from tunesmith.model.peft_files import write_adapter
+from tunesmith.model.recompute import recompute
 
 
 class Student(Protocol):
@@ -55,11 +56,18 @@ class Student(Protocol):
 
 def student_of(model: nn.Module, plan: Plan) -> Student:
     """The model, frozen so far, made ready to learn what the plan says."""
-    noise = Noise(plan.schedule.seed)
+    student = _student(model, plan, Noise(plan.schedule.seed))
+    if plan.objective.embedding_noise:
+        disturb_embeddings(model, plan.objective.embedding_noise, student.noise, lambda: student.learning)
+    recompute(model, plan.model.recompute, student.noise)
+    return student
+
+
+def _student(model: nn.Module, plan: Plan, noise: Noise) -> Student:
     part = plan.adapter
     if part is None:
         return Whole(model, noise)
-    write_out_norms(model)
+    write_out_norms(model, besides=part.whole_modules)
     if needs_peft(part):
         from tunesmith.model.variants import Variants  # here, because PEFT takes seconds to import
 
