@@ -333,6 +333,23 @@ def test_show_says_how_a_running_job_is_doing():
     assert card["warnings"] == "a row was cut"
 
 
+def test_show_says_what_a_crash_would_cost_and_what_the_model_says_by_now():
+    samples_ = [{"prompt": "who?", "said": "me", "wanted": "you"}, {"prompt": "where?", "said": "", "wanted": "there"}]
+    now = {"step": 27, "max_steps": 54, "peak_memory_bytes": 2_140_000_000, "utilisation": 0.537, "samples": samples_}
+    card = shown({}, status="active", checkpoint_step=20, at_stake_seconds=61.3, **now)
+    assert card["risk"] == "a crash costs up to 1:01 of work; the last checkpoint is of step 20"
+    assert card["progress"].endswith("2.1 GB 54% of peak")
+    assert card["samples"] == "who?"
+    assert "risk" not in shown({}, status="completed", checkpoint_step=54, at_stake_seconds=61.3)
+    text = run(Platform(samples.JOB, state("active", **now)), "--output", "table", "jobs", "show", "first").stdout
+    assert [line.split() for line in text.splitlines() if "wanted:" in line or "said:" in line] == [
+        ["wanted:", "you"],
+        ["said:", "me"],
+        ["wanted:", "there"],
+        ["said:"],
+    ]
+
+
 def test_show_says_what_a_job_made_and_how_to_ask_it():
     card = shown({}, status="completed", adapter="default/mail", exported_step=54, exported_because="the last step")
     assert (card["makes"], card["weights"]) == ("adapter default/mail", "of step 54, the last step")

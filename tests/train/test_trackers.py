@@ -84,6 +84,16 @@ def test_a_tracker_hears_each_metric_in_order_and_how_it_ended():
     assert warnings(log) == ["Fake: hello"]
 
 
+def test_a_tracker_hears_what_the_run_reaches_as_far_as_it_is_known():
+    fake = Fake()
+    known = progress(1).model_copy(update={"padding": 0.2, "peak_memory": 1 << 30, "utilisation": 0.6})
+    follow(fake, [known, progress(2), FINISHED])
+    (_, _, first), (_, _, second) = fake.points
+    reached = ("train/padding", "train/peak_memory_bytes", "train/utilisation")
+    assert [first[name] for name in reached] == [0.2, 1 << 30, 0.6]
+    assert [second.get(name) for name in reached] == [0.0, None, None]
+
+
 @pytest.mark.parametrize(("failing", "sent"), [(["send"], 0), (["end"], 3), (["begin"], 0), (["send", "end"], 0)])
 def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(failing, sent):
     fake = Fake(failing)

@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.api.base import JsonObject
 from tunesmith.api.jobs import Job, JobState, JobStatus
 from tunesmith.cli import render
-from tunesmith.cli.watch import failure_of, numbers_of, pause_of, phase_of, queue_of
+from tunesmith.cli.watch import clock, failure_of, numbers_of, pause_of, phase_of, queue_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,22 @@ def _weights(card: Card) -> str | None:
     return None if step is None else f"of step {step}" + (f", {why}" if why else "")
 
 
+def _samples(card: Card) -> str | None:
+    """What the model last said to validation rows, under what the rows have there."""
+    return "\n\n".join(
+        f"{sample.get('prompt')}\n  wanted: {sample.get('wanted')}\n  said:   {sample.get('said')}"
+        for sample in card.details.get("samples") or []
+    )
+
+
+def _risk(card: Card) -> str | None:
+    """What a crash would cost now."""
+    seconds, step = card.details.get("at_stake_seconds"), card.details.get("checkpoint_step")
+    if seconds is None or card.state.status.final:
+        return None
+    return f"a crash costs up to {clock(seconds)} of work; the last checkpoint is of step {step}"
+
+
 def _deployment(card: Card) -> str | None:
     """What serves the result, where the job asked for that."""
     if failed := card.details.get("deployment_error"):
@@ -98,6 +114,7 @@ CARD: render.Columns[Card] = {
     "phase": _phase,
     "progress": lambda card: numbers_of(card.details),
     "attempt": _attempt,
+    "risk": _risk,
     "error": lambda card: failure_of(card.state) if card.state.status is JobStatus.ERROR else None,
     "next": _next,
     "warnings": lambda card: "\n".join(map(str, card.details.get("warnings") or [])),
@@ -106,6 +123,7 @@ CARD: render.Columns[Card] = {
     "dataset": lambda card: named(card.job.spec.get("dataset")),
     "makes": _makes,
     "weights": _weights,
+    "samples": _samples,
     "deployment": _deployment,
     "priority": lambda card: (card.job.custom_fields or {}).get("priority"),
     "device": lambda card: card.details.get("device"),

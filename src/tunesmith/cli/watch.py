@@ -181,8 +181,10 @@ def steps_of(details: JsonObject) -> tuple[int, int]:
 
 
 def numbers_of(details: JsonObject) -> str:
-    """`12/54  loss 1.234  321 tok/s  1:05 left  val 1.300  lr 1.0e-03`, as far as it is known: what a narrow terminal
-    cuts off comes last."""
+    """`12/54  loss 1.234  321 tok/s  1:05 left  val 1.300  lr 1.0e-03  2.1 GB  54% of peak`, as far as it is known.
+
+    What a narrow terminal cuts off comes last.
+    """
     step, steps = steps_of(details)
     known = [
         f"{step}/{steps}" if steps else "",
@@ -191,6 +193,8 @@ def numbers_of(details: JsonObject) -> str:
         f"{clock(details['eta_seconds'])} left" if step < steps and details.get("eta_seconds") is not None else "",
         _number("val {:.3f}", details.get("val_loss")),
         _number("lr {:.1e}", details.get("lr")),
+        _number("{:.1f} GB", _of(details.get("peak_memory_bytes"), 1e-9)),
+        _number("{:.0f}% of peak", _of(details.get("utilisation"), 100)),
     ]
     return "  ".join(filter(None, known))
 
@@ -206,6 +210,10 @@ def failure_of(state: JobState) -> str:
     """Why the job ended as it did, in a sentence."""
     message = (state.error_details or {}).get("message")
     return str(message) if message else f"job '{state.name}' ended as {state.status} and did not say why"
+
+
+def _of(value: object, factor: float) -> object:
+    return value * factor if isinstance(value, int | float) else value
 
 
 def _number(form: str, value: object) -> str:

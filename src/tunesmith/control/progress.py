@@ -13,12 +13,17 @@ from tunesmith.handoff.events import (
     PreparedRows,
     Preparing,
     Progress,
+    Sample,
+    Sampled,
     Started,
     Stopped,
     Validated,
     Warned,
 )
 from tunesmith.store.metrics import Point, finite
+
+SHOWN_CHARACTERS = 500
+"""Of a sample's prompt its end, of an answer its start: a status is asked for often."""
 
 
 def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +41,7 @@ def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
                 "dropped_rows": event.dropped_rows,
                 "max_steps": event.steps,
                 "steps_per_epoch": event.steps_per_epoch,
+                **({"packs": event.packs, "packs_per_step": event.packs_per_step} if event.packs else {}),
                 "step": 0,
             }
         case Started():
@@ -49,14 +55,22 @@ def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
                 "threads": event.threads,
                 "trained_parameters": event.trained_parameters,
                 "adapted_modules": event.adapted_modules,
+                "stored_as": event.stored_as,
                 **({"resumed_from_step": event.from_step} if event.from_step else {}),
             }
         case Progress():
             return _progress(event, int(known.get("max_steps") or event.step))
         case Validated():
             return {"val_loss": finite(event.loss), "val_step": event.step}
+        case Sampled():
+            return {"samples": [_sample(sample) for sample in event.samples], "samples_step": event.step}
         case CheckpointSaved():
-            return {"checkpoint_path": event.path, "checkpoint_step": event.step}
+            return {
+                "checkpoint_path": event.path,
+                "checkpoint_step": event.step,
+                **({"checkpoint_bytes": event.size} if event.size else {}),
+                **({"at_stake_seconds": round(event.at_stake, 1)} if event.at_stake else {}),
+            }
         case Warned():
             return {"warnings": [*known.get("warnings", []), event.message]}
         case Finished():
@@ -71,7 +85,9 @@ def points(event: Event) -> list[Point]:
     """What an event adds to the job's series."""
     match event:
         case Progress():
-            return [("train_loss", event.step, event.epoch, event.loss)]
+            values = {"train_loss": event.loss, "lr": event.learning_rate, "grad_norm": event.grad_norm}
+            values |= {"tokens_per_second": _speed(event)} if event.seconds > 0 else {}
+            return [(series, event.step, event.epoch, value) for series, value in values.items()]
         case Validated():
             return [("val_loss", event.step, event.epoch, event.loss)]
         case _:
@@ -79,7 +95,7 @@ def points(event: Event) -> list[Point]:
 
 
 def _progress(event: Progress, max_steps: int) -> dict[str, Any]:
-    speed = event.tokens / event.seconds if event.seconds > 0 else 0.0
+    known = {"peak_memory_bytes": event.peak_memory or None, "utilisation": event.utilisation}
     return {
         "phase": "training",
         "step": event.step,
@@ -89,6 +105,25 @@ def _progress(event: Progress, max_steps: int) -> dict[str, Any]:
         "lr": event.learning_rate,
         "grad_norm": finite(event.grad_norm),
         "percentage_done": 100 * event.step // max(1, max_steps),
-        "tokens_per_second": round(speed, 1),
+        "tokens": event.tokens,
+        "tokens_per_second": _speed(event),
         "eta_seconds": round(event.seconds / event.step * (max_steps - event.step), 1),
+        "padding": round(event.padding, 4),
+        **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def _speed(event: Progress) -> float:
+    """Real tokens a second since the start of the run."""
+    return round(event.tokens / event.seconds, 1) if event.seconds > 0 else 0.0
+
+
+def _sample(sample: Sample) -> dict[str, str]:
+    prompt = sample.prompt
+    if len(prompt) > SHOWN_CHARACTERS:
+        prompt = "…" + prompt[-SHOWN_CHARACTERS:]
+    return {"prompt": prompt, "said": _start(sample.said), "wanted": _start(sample.wanted)}
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"

@@ -22,7 +22,7 @@ from tunesmith.store.filesets import Snapshot
 from tunesmith.store.filtering import condition
 from tunesmith.store.ids import new_id, now
 from tunesmith.store.job_steps import JobSteps
-from tunesmith.store.metrics import Metrics, thinned
+from tunesmith.store.metrics import SHOWN_SERIES, Metrics, thinned
 from tunesmith.store.rows import Named
 from tunesmith.store.tables import discards, jobs, secrets
 from tunesmith.store.webhooks import Deliveries
@@ -351,7 +351,7 @@ class Jobs(Named):
         self.connection.execute(delete(discards).where(discards.c.id == job_id))
 
     def _details(self, row: RowMapping) -> JsonObject:
-        series = self.metrics.of(row["id"])
+        series = self.metrics.of(row["id"], SHOWN_SERIES)
         shown = {"metrics": {name: thinned(points) for name, points in series.items()}} if series else {}
         return {**row["status_details"], **shown}
 

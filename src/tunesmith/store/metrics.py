@@ -1,9 +1,9 @@
-"""Series of numbers that jobs tell of themselves: train_loss, val_loss."""
+"""Series of numbers that jobs tell of themselves: train_loss, val_loss, lr, grad_norm, tokens_per_second."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, and_, or_, select
 
@@ -11,8 +11,8 @@ from tunesmith.api.base import JsonObject
 from tunesmith.store.rows import upsert
 from tunesmith.store.tables import metrics
 
-SHOWN_POINTS = 500
-"""Points of a series that a status shows at most."""
+SHOWN_SERIES, SHOWN_POINTS = ("train_loss", "val_loss"), 500
+"""What a status shows: these, with so many points at most. The rest has a route of its own."""
 
 Point = tuple[str, int, int, float]
 """Series, step, epoch, value."""
@@ -36,9 +36,11 @@ class Metrics:
             keys = ["job_id", "series", "step"]
             self.connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=wins), rows)
 
-    def of(self, job_id: str) -> dict[str, list[JsonObject]]:
-        """All series of a job, whole."""
+    def of(self, job_id: str, series: Collection[str] = ()) -> dict[str, list[JsonObject]]:
+        """All series of a job, or those that are named, whole."""
         query = select(metrics).where(metrics.c.job_id == job_id).order_by(metrics.c.series, metrics.c.step)
+        if series:
+            query = query.where(metrics.c.series.in_(series))
         found: dict[str, list[JsonObject]] = {}
         for row in self.connection.execute(query).mappings():
             found.setdefault(row["series"], []).append(

@@ -270,7 +270,7 @@ metrics = Table(
     "metrics",
     metadata,
     Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("series", Text, primary_key=True),  # train_loss, val_loss
+    Column("series", Text, primary_key=True),  # train_loss, val_loss, lr, grad_norm, tokens_per_second
     Column("step", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("value", Float),  # null where it was not a finite number

@@ -250,8 +250,13 @@ def _points(events: Iterable[Event]) -> Iterable[Point]:
                 "train/learning_rate": event.learning_rate,
                 "train/grad_norm": event.grad_norm,
                 "train/tokens_per_second": event.tokens / max(event.seconds, 1e-9),
+                "train/padding": event.padding,
                 "epoch": float(event.epoch),
             }
+            if event.peak_memory:
+                values["train/peak_memory_bytes"] = float(event.peak_memory)
+            if event.utilisation is not None:
+                values["train/utilisation"] = event.utilisation
             yield event.at, event.step, values
         elif isinstance(event, Validated):
             yield event.at, event.step, {"val/loss": event.loss}
