@@ -204,28 +204,50 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_BHtE: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
-        q_PGtD, k_PtD, v_PtE, sinks_H, kept = ctx.saved_tensors
+        *given, kept = ctx.saved_tensors
+        q_PGtD, k_PtD, v_PtE, sinks_H = given
         grad_PGtE = grad_BHtE.reshape(*q_PGtD.shape[:3], -1)
-        chunks = _chunks(q_PGtD.shape[2], ctx.rule)
-        d_q, d_k, d_v = torch.empty_like(q_PGtD), torch.zeros_like(k_PtD), torch.zeros_like(v_PtE)
         d_sinks = None if sinks_H is None else torch.zeros_like(sinks_H)
-        for chunk in chunks:
-            mine, seen = chunk
-            p, slope = (kept, None) if kept is not None else _probabilities(q_PGtD, k_PtD, sinks_H, ctx.rule, chunk)
-            grad_PqE = grad_PGtE[:, :, mine].flatten(1, 2)
-            d_p = torch.bmm(grad_PqE, _with_sink(v_PtE, sinks_H, chunk).mT)
-            d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # noqa: SLF001 - p (d_p - sum(d_p p))
-            if d_sinks is not None:
-                d_sinks += d_s[..., -1].unflatten(1, (q_PGtD.shape[1], -1)).sum(-1).view(-1, len(d_sinks)).sum(0)
-                p, d_s = p[..., :-1], d_s[..., :-1]
-            if slope is not None:
-                d_s *= slope
-            d_s *= ctx.rule.scale
-            d_q[:, :, mine] = torch.bmm(d_s, k_PtD[:, seen]).unflatten(1, (q_PGtD.shape[1], -1))
-            d_k[:, seen] += torch.bmm(d_s.mT, q_PGtD[:, :, mine].flatten(1, 2))
-            d_v[:, seen] += torch.bmm(p.mT, grad_PqE)
+        chunks = _chunks(q_PGtD.shape[2], ctx.rule)
+        if len(chunks) == 1:
+            d_q, d_k, d_v = _gradients(*given, grad_PGtE, d_sinks, kept, ctx.rule, chunks[0])
+        else:
+            d_q, d_k, d_v = torch.empty_like(q_PGtD), torch.zeros_like(k_PtD), torch.zeros_like(v_PtE)
+            for mine, seen in chunks:
+                part_q, part_k, part_v = _gradients(*given, grad_PGtE, d_sinks, None, ctx.rule, (mine, seen))
+                d_q[:, :, mine] = part_q
+                d_k[:, seen] += part_k
+                d_v[:, seen] += part_v
         q_shape, k_shape, v_shape = ctx.shapes
         return d_q.view(q_shape), d_k.view(k_shape), d_v.view(v_shape), d_sinks, None
+
+
+def _gradients(
+    q_PGtD: Tensor,
+    k_PtD: Tensor,
+    v_PtE: Tensor,
+    sinks_H: Tensor | None,
+    grad_PGtE: Tensor,
+    d_sinks_H: Tensor | None,
+    kept: Tensor | None,
+    rule: Rule,
+    chunk: tuple[slice, slice],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d_PGqD, d_PsD, d_PsE of a chunk; what it adds to the sinks' gradient is added there."""
+    mine, seen = chunk
+    groups = q_PGtD.shape[1]
+    p, slope = (kept, None) if kept is not None else _probabilities(q_PGtD, k_PtD, sinks_H, rule, chunk)
+    grad_PqE = grad_PGtE[:, :, mine].flatten(1, 2)
+    d_p = torch.bmm(grad_PqE, _with_sink(v_PtE, sinks_H, chunk).mT)
+    d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype)  # noqa: SLF001 - p (d_p - sum(d_p p))
+    if d_sinks_H is not None:
+        d_sinks_H += d_s[..., -1].unflatten(1, (groups, -1)).sum(-1).view(-1, len(d_sinks_H)).sum(0)
+        p, d_s = p[..., :-1], d_s[..., :-1]
+    if slope is not None:
+        d_s *= slope
+    d_s *= rule.scale
+    d_q = torch.bmm(d_s, k_PtD[:, seen]).unflatten(1, (groups, -1))
+    return d_q, torch.bmm(d_s.mT, q_PGtD[:, :, mine].flatten(1, 2)), torch.bmm(p.mT, grad_PqE)
 
 
 def _chunks(tokens: int, rule: Rule) -> list[tuple[slice, slice]]:

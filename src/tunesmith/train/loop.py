@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,12 +32,16 @@ from tunesmith.train.crew import Crew
 from tunesmith.train.gauge import Gauge
 from tunesmith.train.optim import Optimizer, next_scale
 from tunesmith.train.pace import Pace
+from tunesmith.train.rehearsal import rehearse
 from tunesmith.train.signals import Doorbell, ToldToEnd
 from tunesmith.train.student import Student
 
 Log = Callable[[Event], None]
 Loss = Callable[[Pass], Tensor]
 """The sum over a pass's trained tokens, a scalar that can be differentiated."""
+
+_Differentiated = tuple[float, tuple[Tensor, ...]]
+"""The loss of a pass, and its gradient where the optimizer has not taken it yet."""
 
 ROWS_NAMED = 5
 """Rows that an error names."""
@@ -67,6 +72,8 @@ class Method:
     """What the model says after a step, to be shown beside its validation loss; None = there is nothing to ask."""
     flat: bool
     """Whether a pass holds its rows one after another instead of padding each."""
+    longest_shared: int | None
+    """Tokens of the longest row that may share a pass; None = any may."""
     scaled: bool
     """Whether losses are scaled up before they are differentiated, as fp16 needs."""
 
@@ -94,6 +101,7 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
     if start.step:
         method.optimizer.set_weights(checkpoints.weights(start.step))
         method.optimizer.restore(checkpoints.optimizer(start.step))
+    _rehearse(job, method, training)
     began = time.monotonic() - start.seconds
     while True:
         if wanted := told(job):
@@ -163,31 +171,51 @@ def _asked_for(job: Job) -> frozenset[int]:
     return frozenset(steps_of(cadence, prepared.steps_per_epoch, prepared.steps) if cadence else ())
 
 
+def _passes(job: Job, method: Method, rows: Rows, chosen: Sequence[int]) -> Iterator[list[Pass]]:
+    """Rows as the threads of this job take them."""
+    budget, flat, longest_shared = job.plan.schedule.tokens_per_pass, method.flat, method.longest_shared
+    return passes(rows, chosen, budget, job.device, _hands(job, method), flat=flat, longest_shared=longest_shared)
+
+
+def _hands(job: Job, method: Method) -> int:
+    return 1 if method.student.in_place else job.crew.size
+
+
+def _differentiate(job: Job, method: Method, rows: Rows, step: int, factor: float, part: Pass) -> _Differentiated:
+    """Forward and backward through a pass. EngineError that names its rows if the loss is not a number."""
+    method.student.noise.key = step, part.rows, part.lengths, method.flat
+    loss = method.loss(part)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise _no_number(job, rows, step, value, part.rows)
+    if method.student.in_place:
+        method.optimizer.add_gradient_of(loss * factor)
+        return value, ()
+    return value, method.optimizer.gradient(loss * factor)
+
+
+def _rehearse(job: Job, method: Method, rows: Rows) -> None:
+    """EngineError now, if there is not memory enough for the longest pass."""
+    method.student.learn(True)
+    learn = partial(_differentiate, job, method, rows, 0, 1.0)
+    trained = method.student.parameters().values()
+    rehearse(learn, trained, rows, job.plan, job.device, job.crew, hands=_hands(job, method), flat=method.flat)
+    method.optimizer.forget()
+
+
 def _learn(
     job: Job, method: Method, state: State, rows: Rows, chosen: Sequence[int], tally: _Tally
 ) -> tuple[State, float, float]:
     """One optimizer step; where that leads, its learning rate and its gradient's norm before clipping."""
-    step, student, optimizer, noise = state.step + 1, method.student, method.optimizer, method.student.noise
+    step, optimizer = state.step + 1, method.optimizer
     trained = sum(int(rows.mask(row)[1:].sum()) for row in chosen)
     if not trained:
         raise EngineError(f"step {step}: none of its rows has a token to learn from: {_named(rows, chosen)}")
     factor, divisor = (state.loss_scale / trained, state.loss_scale) if method.scaled else (1.0, float(trained))
-    student.learn(True)
-
-    def learn(part: Pass) -> tuple[float, tuple[Tensor, ...]]:
-        noise.step, noise.rows, noise.lengths, noise.flat = step, part.rows, part.lengths, method.flat
-        loss = method.loss(part)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _no_number(job, rows, step, value, part.rows)
-        if student.in_place:
-            optimizer.add_gradient_of(loss * factor)
-            return value, ()
-        return value, optimizer.gradient(loss * factor)
-
+    method.student.learn(True)
+    learn = partial(_differentiate, job, method, rows, step, factor)
     loss_sum, tokens = 0.0, 0
-    crew = 1 if student.in_place else job.crew.size
-    for parts in passes(rows, chosen, job.plan.schedule.tokens_per_pass, job.device, crew, flat=method.flat):
+    for parts in _passes(job, method, rows, chosen):
         for part, (value, gradient) in zip(parts, job.crew.share(learn, parts), strict=True):
             if gradient:
                 optimizer.add(gradient)
@@ -247,8 +275,7 @@ def _validate(job: Job, method: Method, state: State) -> State:
             return float(method.loss(part))
 
     loss_sum, trained = 0.0, 0
-    budget = job.plan.schedule.tokens_per_pass
-    for parts in passes(rows, range(len(rows)), budget, job.device, job.crew.size, flat=method.flat):
+    for parts in _passes(job, method, rows, range(len(rows))):
         loss_sum += sum(job.crew.share(look, parts))
         trained += sum(len(part.targets_N) for part in parts)
         if told(job):

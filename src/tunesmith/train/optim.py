@@ -99,6 +99,10 @@ class Optimizer:
         for hook in hooks:
             hook.remove()
 
+    def forget(self) -> None:
+        """Drop what was added since the last step."""
+        self._gradient.zero_()
+
     def step(self, step: int, divisor: float) -> Stepped:
         """Learn from the gradients added since the last call.
 
@@ -113,7 +117,7 @@ class Optimizer:
                 group["lr"] = rate
             self._update.step()
             self._follow()
-        self._gradient.zero_()
+        self.forget()
         return Stepped(rate, norm, math.isfinite(norm))
 
     def masters(self) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import Finished, Started, Stopped, Warned
 from tunesmith.handoff.wish import read_wish
-from tunesmith.model.attention import attend_by_rows
+from tunesmith.model.attention import attend_by_rows, layout_of, longest_shared
 from tunesmith.model.head import Head, check, hidden_states
 from tunesmith.model.load import load_model, resolve_compute
 from tunesmith.train.batches import Pass
@@ -44,11 +44,13 @@ def sft(job: Job) -> None:
     asked = probe_prompt(validation if len(validation) else Rows(job.run, prepared.training))
     check(model, head, torch.tensor(asked, device=job.device))
     base_V = next_token(model, head, asked)
+    flat = layout_of(model) == "flat"
     student = student_of(model, plan)
 
     def loss(part: Pass) -> Tensor:
         hidden_BTH = hidden_states(model, part.ids_BT, part.bounds)
-        return summed_cross_entropy(hidden_BTH.flatten(0, 1)[part.places_N], part.targets_N, head)
+        smoothing = plan.objective.label_smoothing if student.learning else 0.0
+        return summed_cross_entropy(hidden_BTH.flatten(0, 1)[part.places_N], part.targets_N, head, smoothing)
 
     method = Method(
         student=student,
@@ -56,7 +58,8 @@ def sft(job: Job) -> None:
         optimizer=Optimizer(student.parameters(), plan.optimizer, prepared.steps),
         gauge=Gauge(model, student.parameters().values(), head, job.device),
         ask=Sampler(model, Tokenizer.load(job.run / MODEL), validation, job.device) if len(validation) else None,
-        flat=True,
+        flat=flat,
+        longest_shared=longest_shared(model),
         scaled=compute == "fp16",
     )
     job.log(
