@@ -56,4 +56,6 @@ def test_every_field_of_a_plan_is_read(make_run, read):
     run = make_run("whole", **whole)
     Plan.read(run / "plan.json").model_copy(update={"adapter": None}).write(run / "plan.json")
     train(run)
+    beside = {"decomposed": True, "bias": "all", "whole_modules": ("model.norm",), "start": "gaussian"}
+    train(make_run("variants", adapter=beside, schedule={"stop": FirstOf(epochs=1, steps=1)}))
     assert FIELDS - read == set()

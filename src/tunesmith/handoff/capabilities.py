@@ -42,17 +42,20 @@ TRAINED_FAMILIES: dict[str, TrainedFamily] = {
 """By transformers' model_type."""
 
 _RUN = "tests/train/test_run.py"
+_MODELS = "tests/train/test_whole.py"
+_VARIANTS = "tests/model/test_variants.py"
+_PACKED = "tests/train/test_packed.py"
 _REFUSED = "tests/planning/test_unsloth.py"
 _ONE_PLACE = "tests/planning/test_every_knob_counts.py"
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability("automodel", "training.training_type", ("sft",), _RUN),
-    Capability("automodel", "training.finetuning_type", ("lora", "lora_merged", "all_weights"), _RUN),
-    Capability("automodel", "training.lora.merge", (False, True), _RUN),
-    Capability("automodel", "training.precision", (None, "bf16", "fp16", "fp32"), _RUN),
+    Capability("automodel", "training.finetuning_type", ("lora", "lora_merged", "all_weights"), _MODELS),
+    Capability("automodel", "training.lora.merge", (False, True), _MODELS),
+    Capability("automodel", "training.precision", (None, "bf16", "fp16", "fp32"), _MODELS),
     Capability("automodel", "training.attn_implementation", ("sdpa", "eager"), _RUN),
     Capability("automodel", "training.execution_profile", (None,), _ONE_PLACE),
-    Capability("automodel", "batch.sequence_packing", (False, True), _RUN),
+    Capability("automodel", "batch.sequence_packing", (False, True), _PACKED),
     Capability("automodel", "parallelism.num_nodes", (1,), _ONE_PLACE),
     Capability("automodel", "parallelism.num_gpus_per_node", (1,), _ONE_PLACE),
     Capability("unsloth", "model.load_in_4bit", (False,), _REFUSED),
@@ -60,18 +63,20 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("unsloth", "model.trust_remote_code", (False,), _REFUSED),
     Capability("unsloth", "model.device_map", (None,), _REFUSED),
     Capability("unsloth", "model.rope_scaling", (None,), _REFUSED),
-    Capability("unsloth", "dataset.packing", (False, True), _RUN),
-    Capability("unsloth", "training.finetuning_type", ("lora", "all_weights"), _RUN),
-    Capability("unsloth", "training.use_gradient_checkpointing", ("unsloth", "true", "false"), _RUN),
-    Capability("unsloth", "training.lora.bias", ("none", "all", "lora_only"), _RUN),
-    Capability("unsloth", "training.lora.use_rslora", (False, True), _RUN),
-    Capability("unsloth", "training.lora.use_dora", (False, True), _RUN),
+    Capability("unsloth", "dataset.packing", (False, True), _PACKED),
+    Capability("unsloth", "training.finetuning_type", ("lora", "all_weights"), _MODELS),
+    Capability(
+        "unsloth", "training.use_gradient_checkpointing", ("unsloth", "true", "false"), "tests/model/test_recompute.py"
+    ),
+    Capability("unsloth", "training.lora.bias", ("none", "all", "lora_only"), _VARIANTS),
+    Capability("unsloth", "training.lora.use_rslora", (False, True), "tests/model/test_lora.py"),
+    Capability("unsloth", "training.lora.use_dora", (False, True), _VARIANTS),
     Capability("unsloth", "training.lora.loftq_config", (None,), _REFUSED),
     Capability("unsloth", "training.lora.layer_replication", (None,), _REFUSED),
-    Capability("unsloth", "training.lora.init_lora_weights", (True, False, "gaussian", "pissa", "olora"), _RUN),
-    Capability("unsloth", "optimizer.optim", ("adamw_torch", "adamw_torch_fused", "sgd"), _RUN),
-    Capability("unsloth", "hardware.precision", ("bf16", "fp16"), _RUN),
-    Capability("unsloth", "output.save_method", ("lora", "merged_16bit"), _RUN),
+    Capability("unsloth", "training.lora.init_lora_weights", (True, False, "gaussian", "pissa", "olora"), _VARIANTS),
+    Capability("unsloth", "optimizer.optim", ("adamw_torch", "adamw_torch_fused", "sgd"), "tests/train/test_optim.py"),
+    Capability("unsloth", "hardware.precision", ("bf16", "fp16"), _MODELS),
+    Capability("unsloth", "output.save_method", ("lora", "merged_16bit"), _MODELS),
     Capability(
         "rl",
         "training.type",
