@@ -14,12 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.models import linear_names
 from tests.plans import plan
+from tests.train.runs import losses, train
 from tunesmith.errors import EngineError
-from tunesmith.handoff.plan import LoraPart
+from tunesmith.handoff.plan import LoraPart, Plan, ResultPart
 from tunesmith.model.attention import attend_by_rows
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.lora import Noise, adapt
-from tunesmith.train import memory, rehearsal
+from tunesmith.train import loop, memory, rehearsal
 from tunesmith.train.batches import cut, fill, passes
 from tunesmith.train.crew import Crew
 from tunesmith.train.losses import summed_cross_entropy
@@ -242,6 +243,33 @@ def test_no_step_has_a_pass_that_is_much_longer(lengths, budget, most, flat):
             reached = size([step[place] for place in group])
             # filling up greedily may miss the best sum, by less than half
             assert reached <= (2 * size(chosen) if flat else size(chosen))
+
+
+def test_a_row_that_may_not_share_a_pass_is_alone_in_it():
+    lengths = np.array([10, 90, 40, 30])
+    assert longest_pass(lengths, 100, 4, True) == [1, 0]
+    assert longest_pass(lengths, 100, 4, True, longest_shared=50) == [1]
+    assert longest_pass(lengths, 100, 4, True, longest_shared=5) == [1]
+    assert longest_pass(np.array([40, 60, 45]), 100, 4, True, longest_shared=50) == [2, 0]
+
+
+def test_a_run_that_rehearsed_is_bit_identical_to_one_that_did_not(make_run, monkeypatch):
+    for name, adapter in (("adapter", {"dropout": 0.2}), ("whole", None)):
+        change = {"adapter": adapter} if adapter else {}
+        runs = [make_run(f"{name}-{number}", **change) for number in (1, 2)]
+        for run in runs if adapter is None else ():
+            given = Plan.read(run / "plan.json")
+            given.model_copy(update={"adapter": None, "result": ResultPart(form="model")}).write(run / "plan.json")
+        rehearsed = train(runs[0])
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "rehearse", lambda *given, **named: None)
+            without = train(runs[1])
+        assert losses(rehearsed) == losses(without)
+        weights = [
+            {file.path: file.digest for file in events[-1].files if file.path.endswith(".safetensors")}
+            for events in (rehearsed, without)
+        ]
+        assert weights[0] == weights[1] != {}
 
 
 def test_a_limit_of_a_control_group_bounds_what_is_available(tmp_path, monkeypatch):

@@ -199,7 +199,17 @@ def _rehearse(job: Job, method: Method, rows: Rows) -> None:
     method.student.learn(True)
     learn = partial(_differentiate, job, method, rows, 0, 1.0)
     trained = method.student.parameters().values()
-    rehearse(learn, trained, rows, job.plan, job.device, job.crew, hands=_hands(job, method), flat=method.flat)
+    rehearse(
+        learn,
+        trained,
+        rows,
+        job.plan,
+        job.device,
+        job.crew,
+        hands=_hands(job, method),
+        flat=method.flat,
+        longest_shared=method.longest_shared,
+    )
     method.optimizer.forget()
 
 

@@ -63,15 +63,18 @@ def rehearse(
     *,
     hands: int,
     flat: bool,
+    longest_shared: int | None = None,
 ) -> None:
     """Run the longest pass that a step can have, shared by `hands` threads, as the loop will.
+
+    `flat` and `longest_shared` as in `batches.passes`.
 
     EngineError (CudaError on a GPU, TrainingEnvironmentError on a CPU) that says what it needs, what there is, and the
     smallest change that would fit.
     """
     budget, weights = plan.schedule.tokens_per_pass, list(trained)
     most = len(rows) if plan.data.packing else plan.schedule.rows_per_step
-    chosen = longest_pass(rows.lengths, budget, most, flat)
+    chosen = longest_pass(rows.lengths, budget, most, flat, longest_shared)
     (parts,) = passes(rows, chosen, budget, device, hands, flat=flat)
     tokens = sum(part.ids_BT.numel() for part in parts)
     state = STATE_BYTES[plan.optimizer.name] * sum(weight.numel() for weight in weights)
@@ -99,24 +102,44 @@ def rehearse(
     raise refusal(foreseen(), has, rows.lengths[chosen].tolist(), tokens, plan, device)
 
 
-def longest_pass(lengths: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int, flat: bool) -> list[int]:
-    """The rows of the pass with the most tokens that a step could have; the longest row is among them where it can."""
+def longest_pass(
+    lengths: npt.NDArray[np.int64],
+    tokens_per_pass: int,
+    most_rows: int,
+    flat: bool,
+    longest_shared: int | None = None,
+) -> list[int]:
+    """The rows of the pass with the most tokens that a step could have, the longest row first."""
     order = np.argsort(-lengths, kind="stable")
-    falling = lengths[order]
-    if not flat:
-        counts = np.clip(tokens_per_pass // falling, 1, most_rows)
-        counts = np.minimum(counts, len(falling) - np.arange(len(falling)))
-        first = int(np.argmax(counts * falling))
-        return [int(row) for row in order[first : first + counts[first]]]
-    chosen, place, room = [int(order[0])], 1, tokens_per_pass - int(falling[0])
+    longest = int(order[0])
+    sharing = order if longest_shared is None else order[lengths[order] <= longest_shared]
+    if not len(sharing):
+        return [longest]
+    places = (_fill if flat else _cut)(lengths[sharing], tokens_per_pass, most_rows)
+    chosen = [int(sharing[place]) for place in places]
+    tokens = int(lengths[chosen].sum() if flat else len(chosen) * lengths[chosen[0]])
+    return chosen if tokens >= lengths[longest] else [longest]
+
+
+def _fill(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
+    """Places of rows for one flat pass: the longest, then each time the longest that still fits."""
+    chosen, place, room = [0], 1, tokens_per_pass - int(falling[0])
     while len(chosen) < most_rows:
-        place = max(place, int(np.searchsorted(-falling, -room)))  # the first that is not too long
+        place = max(place, int(np.searchsorted(-falling, -room)))
         if place >= len(falling):
             break
-        chosen.append(int(order[place]))
+        chosen.append(place)
         room -= int(falling[place])
         place += 1
     return chosen
+
+
+def _cut(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
+    """Places of the neighbours that make the largest padded pass."""
+    counts = np.clip(tokens_per_pass // falling, 1, most_rows)
+    counts = np.minimum(counts, len(falling) - np.arange(len(falling)))
+    first = int(np.argmax(counts * falling))
+    return list(range(first, first + int(counts[first])))
 
 
 def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) -> Need:
