@@ -107,9 +107,10 @@ class Batch(Spec):
     micro_batch_size: PositiveInt = 1
     """With max_seq_length, the memory promise of one forward pass per device: so many full-length rows fit."""
     sequence_packing: bool = False
-    """Put several rows into one sequence instead of padding each."""
+    """Put several rows into one sequence. A step takes as many as hold global_batch_size rows on average; no row sees
+    another."""
     sequence_packing_max_samples: PositiveInt = 1000
-    """Rows looked at when sequences are packed."""
+    """Rows that are looked at together when they are put into sequences."""
 
 
 class Optimizer(Spec):

@@ -141,7 +141,7 @@ UNSLOTH: dict[str, Rule] = {
     "training.micro_batch_size": "batch.per_device_train_batch_size",
     "training.accumulation": "batch.gradient_accumulation_steps",
     "training.sequence_packing": "dataset.packing",
-    "training.sequence_packing_max_samples": No("it packs all rows", unless=(1000,)),
+    "training.sequence_packing_max_samples": No("it looks at 1000 rows at a time", unless=(1000,)),
     "training.max_seq_length": "model.max_seq_length",
     "training.precision": "hardware.precision",
     "training.attn_implementation": No("it chooses its attention by itself", unless=("sdpa",)),

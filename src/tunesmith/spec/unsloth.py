@@ -59,7 +59,8 @@ class UnslothDataset(Spec):
     validation_path: Text | None = None
     """Fileset with validation rows; null takes the training fileset's validation files. No row is held back."""
     packing: bool = False
-    """Put several rows into one sequence instead of padding each."""
+    """Put several rows into one sequence. A step takes as many as hold its number of rows on average; no row sees
+    another."""
 
 
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -106,7 +107,8 @@ class UnslothTraining(Spec):
     lora: UnslothLora | None = None
     """The adapter; filled in when finetuning_type is lora."""
     use_gradient_checkpointing: Literal["unsloth", "true", "false"] = "unsloth"
-    """Compute activations twice to save memory."""
+    """Compute a layer's activations again in the backward pass instead of keeping them. unsloth = so, with what is kept
+    between layers in main memory; true = so; false = keep all."""
 
     @validator(mode="before")
     @classmethod
@@ -204,7 +206,7 @@ class UnslothOptimizer(Spec):
     weight_decay: NonNegativeFloat = 0.0
     """Strength of weight decay."""
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_8bit"
-    """Which optimizer; the 8-bit ones hold their state in a quarter of the memory."""
+    """Which optimizer; the 8-bit ones hold their state in a quarter of the memory. Fused makes no difference here."""
     adam_beta1: Beta = 0.9
     """Decay of the gradient's running mean."""
     adam_beta2: Beta = 0.999
