@@ -8,6 +8,8 @@ import pytest
 
 from tests.live import AUTOMODEL, FILES, JOBS, MODELS, Wire, checkpoint
 
+UNSLOTH = AUTOMODEL.replace("automodel", "unsloth")
+
 
 @pytest.fixture
 def ready(wire: Wire) -> Wire:
@@ -91,6 +93,24 @@ def test_fields_without_a_meaning_here_are_warned_about_in_the_answer(ready: Wir
         "training.distillation_ratio: has no meaning for training_type 'sft' and is not used",
     ]
     ready.http.post(f"{JOBS}/job/cancel")
+
+
+@pytest.mark.usefixtures("small_trainer")
+def test_an_adapter_is_registered_with_the_rank_and_alpha_of_its_files(ready: Wire) -> None:
+    lora = {"target_modules": ["q_proj"], "rank": 2, "alpha": 6, "init_lora_weights": "pissa"}
+    spec = {
+        "model": {"name": "base", "load_in_4bit": False},
+        "dataset": {"path": "rows"},
+        "training": {"lora": lora},
+        "optimizer": {"optim": "adamw_torch"},
+        "output": {"name": "started-from-its-base"},
+    }
+    answer = ready.http.post(UNSLOTH, json={"name": "job", "spec": spec})
+    assert answer.status_code == 201, answer.text
+    assert ready.wait()["status"] == "completed"
+    (adapter,) = ready.http.get(f"{MODELS}/base").json()["adapters"]
+    assert adapter["name"] == "started-from-its-base"
+    assert adapter["lora_config"] == {"rank": 4, "alpha": 12}
 
 
 def test_the_answer_shows_the_spec_as_it_will_run(ready: Wire) -> None:
