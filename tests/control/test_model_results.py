@@ -70,9 +70,11 @@ def test_the_same_output_again_is_a_new_version_and_the_old_one_is_kept(ready: W
     assert {path for path, *_ in before["snapshot"]["files"]} >= set(checkpoint())
 
 
-def test_what_is_deployed_with_the_job_is_the_new_model(ready: Wire) -> None:
-    state = made(ready, "job", training=WHOLE, deployment_config={"gpu": 0, "lora_enabled": False})
+@pytest.mark.parametrize("lora", [True, False])
+def test_what_is_deployed_with_the_job_is_the_new_model(ready: Wire, lora: bool) -> None:
+    state = made(ready, "job", training=WHOLE, deployment_config={"gpu": 0, "lora_enabled": lora})
     name = state["status_details"]["deployment"].removeprefix("default/")
     deployment = ready.http.get(f"{DEPLOYMENTS}/{name}").json()
     config = ready.http.get(f"{CONFIGS}/{deployment['config'].removeprefix('default/')}").json()
     assert config["model_entity_id"] == "default/tuned"
+    assert config["model_spec"]["lora_enabled"] is lora

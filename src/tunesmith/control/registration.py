@@ -82,7 +82,7 @@ def _deploy(tx: Tx, job: StoredJob) -> dict[str, str]:
             {
                 "name": _name("sft-cfg", served),
                 "engine": "nim",
-                "model_spec": {"lora_enabled": job.result.kind == "adapter"},
+                "model_spec": {"lora_enabled": wanted["lora_enabled"]},
                 "executor_config": {"gpu": wanted["gpu"]},
                 "model_entity_id": str(served),
                 "description": f"Made by job {job.ref}",
