@@ -1,4 +1,5 @@
-"""A pause is a pause, also when the trainer does not live to hear of it, and when the server goes in the middle."""
+"""A pause is a pause, also when the trainer does not live to hear of it, and when the server goes in the middle; who
+was out of memory is not tried again."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,25 @@ def test_who_pauses_what_a_server_left_pausing_has_it_paused(tmp_path: Path, mon
         wire = Wire(live.http)
         wire.http.post(f"{JOBS}/job/pause")
         assert wire.wait("job", "paused", "completed", "error")["status"] == "paused"
+
+
+def test_a_trainer_that_the_kernel_ended_for_want_of_memory_is_not_tried_again(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had a checkpoint to go on from; the keeper's word for why it died is put into its mouth."""
+    ended = runs.Runs.ended
+
+    def out_of_memory(self: runs.Runs, job: Any, identity: Any) -> Any:
+        exit_ = ended(self, job, identity)
+        return replace(exit_, out_of_memory=True) if exit_ and exit_.signal == "SIGKILL" else exit_
+
+    monkeypatch.setattr(runs.Runs, "ended", out_of_memory)
+    wire.model()
+    wire.dataset(behaviour="die-once")
+    wire.submit()
+    state = wire.wait()
+    assert state["status"] == "error"
+    assert "killed by SIGKILL (out of memory)" in state["error_details"]["message"]
+    assert "smaller batch.micro_batch_size or training.max_seq_length" in state["error_details"]["detail"]
+    assert state["status_details"]["checkpoint_step"] == 1
+    assert "attempt" not in state["status_details"]
