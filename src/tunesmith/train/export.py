@@ -115,7 +115,7 @@ def export(
 def _settled(job: Job, method: Method, stored: Compute) -> nn.Module:
     """A plain model with the trained weights, in the type they are stored in; the student's own where that can be."""
     student, masters = method.student, method.optimizer.masters()
-    if not student.in_place:
+    if job.plan.adapter:
         for weight in student.model.parameters():  # room for the second copy
             if not weight.requires_grad:
                 weight.data = weight.data.new_empty(0)

@@ -39,13 +39,14 @@ def sft(job: Job) -> None:
     compute = resolve_compute(plan.model.compute, job.device)
     model = load_model(job.run / MODEL, compute, plan.model.attention, job.device)
     attend_by_rows(model, plan.model.attention)
-    head = Head.of(model)
+    head_of_base = Head.of(model)
     validation = Rows(job.run, prepared.validation)
     asked = probe_prompt(validation if len(validation) else Rows(job.run, prepared.training))
-    check(model, head, torch.tensor(asked, device=job.device))
-    base_V = next_token(model, head, asked)
+    check(model, head_of_base, torch.tensor(asked, device=job.device))
+    base_V = next_token(model, head_of_base, asked)
     flat = layout_of(model) == "flat"
     student = student_of(model, plan)
+    head = Head.of(model)  # which may be trained itself now
 
     def loss(part: Pass) -> Tensor:
         hidden_BTH = hidden_states(model, part.ids_BT, part.bounds)
