@@ -8,20 +8,26 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+from pydantic import BaseModel
 
 from tunesmith import settings
 from tunesmith.cli.main import app as command_line
+from tunesmith.handoff.capabilities import CAPABILITIES, TRAINED_FAMILIES, Capability
 from tunesmith.server.app import create_app
 from tunesmith.settings import Settings, variable_of
+from tunesmith.spec.automodel import AutomodelJobInput
+from tunesmith.spec.base import Spec
+from tunesmith.spec.unsloth import UnslothJobInput
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- made by `make docs`; edit the code instead -->"
@@ -31,7 +37,8 @@ METHODS = ("get", "head", "post", "put", "patch", "delete")
 def main(arguments: list[str]) -> int:
     """Exit status 1 when `--check` finds a page that is not as it would be written."""
     stale = []
-    for name, text in {"api.md": api(), "cli.md": cli(), "settings.md": settings_page()}.items():
+    pages = {"api.md": api(), "cli.md": cli(), "settings.md": settings_page(), "training.md": training()}
+    for name, text in pages.items():
         page = FOLDER / name
         if page.exists() and page.read_text() == text:
             continue
@@ -131,6 +138,60 @@ def _type(schema: dict[str, Any]) -> str:
 def _default(schema: dict[str, Any]) -> str:
     default = schema.get("default")
     return "" if default in (None, "", [], {}) else f" = `{default}`"
+
+
+# -- what can be trained ---------------------------------------------------------------------------------------------
+
+BUILT = {"automodel": AutomodelJobInput, "unsloth": UnslothJobInput}
+
+
+def training() -> str:
+    """The families, then every field of the dialects that train, with the values that are built."""
+    lines = ["# Training", "", NOTE, "", 'What the engine trains today; all else is refused as "not built yet".', ""]
+    lines += ["## Families", "", "By LoRA, merged LoRA and with all weights.", ""]
+    lines += ["| `model_type` | rows share a sequence | the test that trains it |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | {'yes' if family.packs else 'no, packing is off with a warning'} | `{family.proof}` |"
+        for name, family in sorted(TRAINED_FAMILIES.items())
+    ]
+    for dialect, spec in BUILT.items():
+        rows = {row.field: row for row in CAPABILITIES if row.dialect == dialect}
+        lines += [
+            "",
+            f"## {dialect}",
+            "",
+            "| field | default | | values that are built, with the test that shows it; empty = all |",
+            "|---|---|---|---|",
+        ]
+        lines += _fields(spec, "", rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _fields(spec: type[BaseModel], path: str, rows: dict[str, Capability]) -> Iterator[str]:
+    for name, field in spec.model_fields.items():
+        below = _spec_below(field.annotation)
+        if below:
+            yield from _fields(below, f"{path}{name}.", rows)
+            continue
+        row, words = rows.get(f"{path}{name}"), _joined(field.description or "").replace("|", "\\|")
+        built = f"{_values(row)} (`{row.proof}`)" if row else ""
+        default = "required" if field.is_required() else f"`{_written(field.get_default(call_default_factory=True))}`"
+        yield f"| `{path}{name}` | {default} | {words} | {built} |"
+
+
+def _spec_below(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field is, perhaps an optional one."""
+    kinds = [annotation, *get_args(annotation)]
+    found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Spec)]
+    return found[0] if found and str not in kinds else None
+
+
+def _values(row: Capability) -> str:
+    return ", ".join(f"`{_written(value)}`" for value in row.values) or "no value yet"
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value).strip('"')
 
 
 # -- the command line ------------------------------------------------------------------------------------------------
