@@ -204,8 +204,8 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_BHtE: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
-        *given, kept = ctx.saved_tensors
-        q_PGtD, k_PtD, v_PtE, sinks_H = given
+        q_PGtD, k_PtD, v_PtE, sinks_H, kept = ctx.saved_tensors
+        given = (q_PGtD, k_PtD, v_PtE, sinks_H)
         grad_PGtE = grad_BHtE.reshape(*q_PGtD.shape[:3], -1)
         d_sinks = None if sinks_H is None else torch.zeros_like(sinks_H)
         chunks = _chunks(q_PGtD.shape[2], ctx.rule)

@@ -101,6 +101,8 @@ def export(
         if adapter:
             method.student.write_adapter(directory)
         else:
+            # The base's own file is taken over as it is: not all that are published pass transformers' checks.
+            model.generation_config = type(model.generation_config).from_model_config(model.config)
             model.save_pretrained(directory, max_shard_size=SHARD)
             _take_over(job, directory)
         crash_at("artifact-half-written")

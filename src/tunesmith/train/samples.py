@@ -6,6 +6,7 @@ nothing is trained, so a run goes on as if nobody had asked.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.handoff.events import Sample, Sampled
 
 ASKED_ROWS, SAID_TOKENS = 3, 48
-SECONDS = 5.0
-"""For all answers of one time; what is half said then is shown as it is."""
+SECONDS, SHARE, LEAST_SECONDS = 5.0, 0.05, 0.3
+"""For all answers of one time, and at most this share of the time since they were asked before, but the least at any
+rate; what is half said then is shown as it is."""
 TEXT_TOKENS = 32
 """Of a row that is trained on from its start, such as a plain text, this many at most are the prompt."""
 
@@ -39,11 +41,13 @@ class Sampler:
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, rows: Rows, device: torch.device) -> None:
         self._model, self._tokenizer, self._device = model, tokenizer, device
+        self._asked_at = -math.inf
         self._questions = [question(rows, row, tokenizer) for row in range(min(ASKED_ROWS, len(rows)))]
 
     def __call__(self, step: int) -> Sampled:
         """What it says after step `step`; fewer answers where time was short."""
-        until, samples = time.monotonic() + SECONDS, list[Sample]()
+        now, samples = time.monotonic(), list[Sample]()
+        until = now + min(SECONDS, max(LEAST_SECONDS, SHARE * (now - self._asked_at)))
         for asked in self._questions:
             left = until - time.monotonic()
             if left <= 0:
@@ -51,6 +55,7 @@ class Sampler:
             with _alone():
                 said = self._tokenizer.decode(self._answer(asked.ids, left))
             samples.append(Sample(prompt=asked.prompt, said=said, wanted=asked.wanted))
+        self._asked_at = time.monotonic()
         return Sampled(step=step, samples=tuple(samples))
 
     def _answer(self, ids: Sequence[int], seconds: float) -> list[int]:
