@@ -43,7 +43,7 @@ TRAINED_FAMILIES: dict[str, TrainedFamily] = {
 
 _RUN = "tests/train/test_run.py"
 _MODELS = "tests/train/test_whole.py"
-_VARIANTS = "tests/model/test_variants.py"
+_VARIANTS = "tests/train/test_variant_runs.py"
 _PACKED = "tests/train/test_packed.py"
 _REFUSED = "tests/planning/test_unsloth.py"
 _ONE_PLACE = "tests/planning/test_every_knob_counts.py"
