@@ -51,7 +51,9 @@ test: setup  ## run the tests; at most 15 minutes on two cores
 soak: setup  ## the long proofs: many kills, long fuzzing, the wheel installed from nothing
 	$(bin)/pytest tests/soak $(ARGS)
 
-bench: setup  ## figures of the API beside a bare application; bench/README.md has the rest
+bench: setup  ## training beside TRL, the API beside a bare application; bench/README.md has the rest
+	$(bin)/python -m bench.train
+	$(bin)/python -m bench.start
 	$(bin)/python -m bench.api $(ARGS)
 
 docs: setup  ## write docs/reference from OpenAPI, the command line and the settings

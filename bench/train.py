@@ -1,12 +1,18 @@
-"""Training speed: our loop against a plain PEFT loop, on the same rows, model, precision, threads and batches.
+"""Training speed: ours, TRL's SFTTrainer and a plain PEFT loop on the same rows in the same steps, one thread each.
 
-    python -m bench.train                                       # a small random Llama made on the spot
-    python -m bench.train --model DIR --rows train.jsonl        # real weights, real rows
+    python -m bench.train                                   # a random Llama of 22M parameters, rows of skewed length
+    python -m bench.train --model DIR --rows train.jsonl    # real weights, real rows
+    python -m bench.train --sides ours trl-flat-fp32        # some of them
 
-Each side runs in a process of its own, in turns, and says real (unpadded) tokens per second and per CPU-second after
-two warm-up steps. The second is the one to trust on a machine that does other work. The PEFT loop is what a careful
-person writes: bf16 base weights, autocast, rows padded to the longest of the step, the model's own loss, no
-checkpointing.
+LoRA of rank 16 on all linear layers, a global batch of 8. Each side runs in a process of its own, in turns; figures are
+medians of what was measured after two warm-up steps. Tokens are real ones, without padding, and CPU-seconds are what
+repeats on a machine that does other work. TRL runs in `.venv-peer` (`bench/peer.py`): as its documentation starts it,
+and as it is fastest here. The floating-point operations are those that the method needs:
+
+    4 per weight of a linear layer and real token, 12 x heads x head size per layer and pair of tokens (attention),
+    4 per weight of the output head and trained token
+
+and the rate that they are held against is that of the model's own matrix products, measured in the same run.
 """
 
 from __future__ import annotations
@@ -15,99 +21,151 @@ import argparse
 import json
 import os
 import random
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-WARM_UP_STEPS = 2
-SMALL = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8, "vocab_size": 8192}
-ROWS = 400
+from bench.peer import peer_python
+from bench.sides import ALPHA, RANK, SIDES, TRL, WARM_UP_STEPS, Found, linear_shapes, steps_of
+from tunesmith.data.store import Rows
+
+SMALL = {
+    "vocab_size": 8192,
+    "hidden_size": 384,
+    "intermediate_size": 1280,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.02,
+}
+"""21.8M parameters, of which 18.7M lie in linear layers; the output head is the embedding."""
+ROWS, SHORTEST, LONGEST = 400, 16, 1024
+SPREAD = (4.9, 0.9)
+"""Of the logarithm of a row's tokens: 199 on average, and 38% of a batch padded to its longest row is real."""
+BATCH = 8
+WORDS = {
+    "ours": "ours",
+    "peft": "plain PEFT loop, padded",
+    "trl": "TRL as documented: bf16 autocast, checkpointing, padded",
+    "trl-flat-bf16": "TRL padding-free, bf16 weights",
+    "trl-flat-fp32": "TRL padding-free, fp32",
+    "trl-single-fp32": "TRL, a row at a time, fp32",
+}
+AT_LEAST = {"documented": 5.5, "best": 2.5, "rate": 0.6}
+MEMORY_AT_MOST = 0.6
 
 
 def main() -> None:
-    """Run both sides in turns and print a table."""
+    """Run the sides in turns and print a table."""
     asked = _arguments()
-    if asked.side:
-        print(json.dumps({"ours": _ours, "peft": _peft}[asked.side](asked.run, asked.steps)))
-        return
+    pythons = dict.fromkeys(SIDES, Path(sys.executable))
+    if any(side in TRL for side in asked.sides):
+        pythons |= dict.fromkeys(TRL, peer_python())
     with tempfile.TemporaryDirectory() as directory:
         run = _prepared_run(Path(directory) / "run", asked)
-        results: dict[str, list[dict[str, float]]] = {"peft": [], "ours": []}
-        for _ in range(asked.repeats):
-            for side, found in results.items():
-                found.append(_measured(side, run, asked))
-    print(
-        f"{asked.compute}, {asked.threads} threads, {asked.steps} steps of {asked.batch} rows, rank 16, best of "
-        f"{asked.repeats}"
-    )
-    print(f"{'':6}{'tokens/s':>10}{'per CPU-s':>11}{'peak GB':>9}")
-    best = {side: {key: max(one[key] for one in found) for key in found[0]} for side, found in results.items()}
-    for side, found in best.items():
-        peak = min(one["peak_gb"] for one in results[side])
-        print(f"{side:6}{found['per_second']:10.0f}{found['per_cpu_second']:11.0f}{peak:9.2f}")
-    print(
-        "ratio "
-        + "".join(
-            f"{best['ours'][key] / best['peft'][key]:{width}.2f}"
-            for key, width in (("per_second", 10), ("per_cpu_second", 11))
-        )
-    )
+        _say_what(run, asked)
+        results: dict[str, list[Found]] = {side: [] for side in ("matmul", *asked.sides)}
+        for turn in range(asked.repeats):
+            for side in list(results)[:: -1 if turn % 2 else 1]:
+                results[side].append(_measured(side, pythons[side], run, asked))
+        medians = {
+            side: {key: statistics.median(one[key] for one in found) for key in found[0]}
+            for side, found in results.items()
+        }
+        _say(medians, results, _operations_per_token(run))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="checkpoint directory; default: a small random Llama")
-    parser.add_argument("--rows", type=Path, help="JSON lines; default: made-up rows of about 90 tokens")
-    parser.add_argument("--compute", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--side", choices=("ours", "peft"), help=argparse.SUPPRESS)
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help="a Llama's checkpoint directory; default: a small random one")
+    parser.add_argument("--rows", type=Path, help="JSON lines; default: made-up rows of skewed length")
+    parser.add_argument("--compute", choices=("auto", "bf16", "fp32"), default="auto", help="of ours and of the loop")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=list(WORDS), default=list(WORDS))
     return parser.parse_args()
 
 
-def _measured(side: str, run: Path, asked: argparse.Namespace) -> dict[str, float]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads)}
-    if side == "ours":  # as `python -m tunesmith.train` sets it; the peer runs as torch comes
+def _measured(side: str, python: Path, run: Path, asked: argparse.Namespace) -> Found:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "HF_HUB_OFFLINE": "1"}
+    if side == "ours":  # as `python -m tunesmith.train` sets it; the peers run as torch comes
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    command = [sys.executable, "-m", "bench.train", "--side", side, "--run", str(run), "--steps", str(asked.steps)]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    command = [str(python), "-m", "bench.sides", side, str(run), str(asked.steps)]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{WORDS.get(side, side)} failed:\n{done.stderr[-3000:]}")
+    found: Found = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def _prepared_run(run: Path, asked: argparse.Namespace) -> Path:
-    from tests.models import tiny_llama
+    """A run as control leaves it, with each step's rows beside it for the peers."""
+    import torch
+
     from tests.plans import plan
+    from tunesmith.data.order import Order
     from tunesmith.data.prepare import prepare
     from tunesmith.handoff.plan import FirstOf
+    from tunesmith.handoff.prepared import Prepared
+    from tunesmith.model.load import resolve_compute
 
     (run / "inputs/data").mkdir(parents=True)
-    model = asked.model.resolve() if asked.model else run / "small"
-    if not asked.model:
-        tiny_llama(model, **SMALL)
+    model = asked.model.resolve() if asked.model else _small_model(run / "small")
     (run / "inputs/model").symlink_to(model)
     (run / "inputs/data/train.jsonl").write_text(asked.rows.read_text() if asked.rows else _made_up_rows())
     template = model / "chat_template.jinja"
+    steps = asked.steps + WARM_UP_STEPS
     given = plan(
-        model={"compute": asked.compute},
+        model={"compute": resolve_compute(asked.compute, torch.device("cpu"))},
         data={"chat_template": template.read_text() if template.exists() else "", "sequence_limit": 2048},
-        adapter={"rank": 16, "alpha": 32, "modules": _linears(model)},
-        schedule={
-            "rows_per_step": asked.batch,
-            "tokens_per_pass": 2048,
-            "stop": FirstOf(epochs=100, steps=asked.steps + WARM_UP_STEPS),
-        },
+        adapter={"rank": RANK, "alpha": ALPHA, "modules": _linears(model)},
+        schedule={"rows_per_step": BATCH, "tokens_per_pass": 2048, "stop": FirstOf(epochs=100, steps=steps)},
     )
     given.write(run / "plan.json")
     prepare(run, given, lambda _event: None)
+    prepared = Prepared.read(run / "data.json")
+    rows, order = Rows(run, prepared.training), Order(run, prepared, given)
+    with (run / "steps.jsonl").open("w") as file:
+        for step in range(1, steps + 1):
+            file.write(json.dumps([_as_peers_take_it(rows, int(row)) for row in order.rows_of_step(step)]) + "\n")
     return run
+
+
+def _as_peers_take_it(rows: Rows, row: int) -> dict[str, list[int]]:
+    ids, mask = rows.ids(row).tolist(), rows.mask(row).tolist()
+    return {"input_ids": ids, "labels": [token if on else -100 for token, on in zip(ids, mask, strict=True)]}
+
+
+def _small_model(directory: Path) -> Path:
+    """The random Llama, with a tokenizer to whose vocabulary each made-up word belongs."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from tests.models import tiny_llama
+
+    tiny_llama(directory, **SMALL)
+    special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+    words = {f"w{number}": number for number in range(len(special), SMALL["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel({**special, **words}, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def _made_up_rows() -> str:
+    """Prompts and completions of equal length, of words drawn evenly."""
+    draw = random.Random(1)
+    lines = []
+    for _ in range(ROWS):
+        length = min(LONGEST, max(SHORTEST, round(draw.lognormvariate(*SPREAD))))
+        words = [f"w{draw.randrange(3, SMALL['vocab_size'])}" for _ in range(length - 1)]  # and the end token
+        half = length // 2
+        lines.append(json.dumps({"prompt": " ".join(words[:half]), "completion": " ".join(words[half:])}))
+    return "\n".join(lines)
 
 
 def _linears(model: Path) -> tuple[str, ...]:
@@ -116,101 +174,70 @@ def _linears(model: Path) -> tuple[str, ...]:
     return linear_names(json.loads((model / "config.json").read_text())["num_hidden_layers"])
 
 
-def _made_up_rows() -> str:
-    draw = random.Random(1)
-    return "\n".join(json.dumps({"prompt": _letters(draw, 60), "completion": _letters(draw, 30)}) for _ in range(ROWS))
+def _operations_per_token(run: Path) -> float:
+    """Floating-point operations per real token of the measured steps, by the formula above."""
+    config = json.loads((run / "inputs/model/config.json").read_text())
+    rows = [row for step in steps_of(run)[WARM_UP_STEPS:] for row in step]
+    lengths = [len(row["input_ids"]) for row in rows]
+    trained = sum(label != -100 for row in rows for label in row["labels"][1:])
+    shapes = linear_shapes(config)
+    weights = config["num_hidden_layers"] * sum(outputs * inputs for outputs, inputs in shapes)
+    pairs = sum(length * (length + 1) / 2 for length in lengths)
+    attention = 12 * shapes[0][0] * config["num_hidden_layers"] * pairs
+    head = 4 * config["hidden_size"] * config["vocab_size"] * trained
+    return 4.0 * weights + (attention + head) / sum(lengths)
 
 
-def _letters(draw: random.Random, about: int) -> str:
-    return "".join(draw.choices("abcdefghijklmnop", k=draw.randint(about // 2, about * 3 // 2)))
-
-
-def _clock() -> tuple[float, float]:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return time.perf_counter(), used.ru_utime + used.ru_stime
-
-
-def _rates(tokens: int, start: tuple[float, float]) -> dict[str, float]:
-    wall, cpu = (after - before for after, before in zip(_clock(), start, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"per_second": tokens / wall, "per_cpu_second": tokens / cpu, "peak_gb": peak}
-
-
-def _ours(run: Path, steps: int) -> dict[str, float]:
-    """The recipe itself, timed through its own progress events."""
+def _say_what(run: Path, asked: argparse.Namespace) -> None:
     import torch
 
-    from tunesmith.handoff.plan import Plan
-    from tunesmith.handoff.prepared import Prepared
-    from tunesmith.train.crew import Crew
-    from tunesmith.train.loop import Job
-    from tunesmith.train.recipes.sft import sft
-    from tunesmith.train.signals import Doorbell
-
-    marks: dict[int, tuple[int, tuple[float, float]]] = {}
-    rates: dict[str, float] = {}
-
-    def log(event: Any) -> None:
-        if event.kind == "progress":
-            marks[event.step] = event.tokens, _clock()
-        if event.kind == "progress" and event.step == WARM_UP_STEPS + steps:
-            before, start = marks[WARM_UP_STEPS]
-            rates.update(_rates(event.tokens - before, start))
-
-    prepared = Prepared.read(run / "data.json")
-    sft(
-        Job(
-            run,
-            Plan.read(run / "plan.json"),
-            prepared,
-            torch.device("cpu"),
-            log,
-            Doorbell(),
-            Crew(torch.get_num_threads()),
-        )
+    compute = json.loads((run / "plan.json").read_text())["model"]["compute"]
+    steps = steps_of(run)[WARM_UP_STEPS:]
+    lengths = [[len(row["input_ids"]) for row in step] for step in steps]
+    real = sum(map(sum, lengths)) / sum(len(step) * max(step) for step in lengths)
+    known = torch.cpu.get_capabilities()
+    flags = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "arm_bf16") if known.get(name)]
+    tokens = sum(map(sum, lengths)) / len(steps)
+    print(f"ours and the loop in {compute}; of this processor's vector extensions: {', '.join(flags)}")
+    print(
+        f"{asked.threads} thread(s), {asked.steps} steps of {BATCH} rows, {tokens:.0f} tokens a step, longest row "
+        f"{max(map(max, lengths))}, {real:.0%} of a padded batch real; medians of {asked.repeats}\n",
+        flush=True,
     )
-    return rates
 
 
-def _peft(run: Path, steps: int) -> dict[str, float]:
-    """A plain loop over the same rows in the same steps."""
-    import peft
-    import torch
-    from transformers import AutoModelForCausalLM
+def _say(medians: dict[str, Found], results: dict[str, list[Found]], operations: float) -> None:
+    print(f"{'':58}{'tokens/s':>9}{'per CPU-s':>11}{'(lowest, highest)':>20}{'peak GB':>9}")
+    for side, words in WORDS.items():
+        if side in medians:
+            found, each = medians[side], [one["per_cpu_second"] for one in results[side]]
+            between = f"({min(each):,.0f}, {max(each):,.0f})"
+            print(
+                f"{words:58}{found['per_second']:9,.0f}{found['per_cpu_second']:11,.0f}{between:>20}{found['gb']:9.2f}"
+            )
+    if "ours" not in medians:
+        return
+    ours, rate = medians["ours"], medians["matmul"]["per_cpu_second"]
+    reached = ours["per_cpu_second"] * operations / 1e9
+    print(f"\n{operations / 1e6:.0f} MFLOP a token; the model's own products reach {rate:.1f} GFLOP per CPU-second")
+    _line("share of that rate", reached / rate, AT_LEAST["rate"])
+    if "trl" in medians:
+        _line(
+            "speed, of TRL as documented",
+            ours["per_cpu_second"] / medians["trl"]["per_cpu_second"],
+            AT_LEAST["documented"],
+        )
+        _line("peak memory, of TRL as documented", ours["gb"] / medians["trl"]["gb"], MEMORY_AT_MOST, at_most=True)
+    if rivals := [side for side in medians if side in TRL]:
+        best = max(rivals, key=lambda side: medians[side]["per_cpu_second"])
+        title = f"speed, of TRL at its best here ({WORDS[best].removeprefix('TRL').strip(', ')})"
+        _line(title, ours["per_cpu_second"] / medians[best]["per_cpu_second"], AT_LEAST["best"])
 
-    from tunesmith.data.schedule import rows_of_step
-    from tunesmith.data.store import Rows
-    from tunesmith.handoff.plan import Plan
-    from tunesmith.handoff.prepared import Prepared
 
-    plan, prepared = Plan.read(run / "plan.json"), Prepared.read(run / "data.json")
-    rows = Rows(run, prepared.training)
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[plan.model.compute]
-    base = AutoModelForCausalLM.from_pretrained(run / "inputs/model", dtype=dtype, attn_implementation="sdpa")
-    config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=list(plan.adapter.modules), task_type="CAUSAL_LM")
-    model = peft.get_peft_model(base, config)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=plan.optimizer.learning_rate)
-    tokens, start = 0, _clock()
-    for step in range(1, WARM_UP_STEPS + steps + 1):
-        if step == WARM_UP_STEPS + 1:
-            tokens, start = 0, _clock()
-        chosen = rows_of_step(step, len(rows), plan.schedule.rows_per_step, plan.schedule.seed)
-        longest = int(rows.lengths[chosen].max())
-        ids, labels = torch.zeros(len(chosen), longest, dtype=torch.long), torch.full((len(chosen), longest), -100)
-        seen = torch.zeros_like(ids)
-        for place, row in enumerate(chosen):
-            row_ids, mask = torch.tensor(rows.ids(row).tolist()), torch.tensor(rows.mask(row).tolist())
-            ids[place, : len(row_ids)], seen[place, : len(row_ids)] = row_ids, 1
-            labels[place, : len(row_ids)] = torch.where(mask == 1, row_ids, -100)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = model(input_ids=ids, attention_mask=seen, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        tokens += int(seen.sum())
-    return _rates(tokens, start)
+def _line(title: str, value: float, wanted: float, at_most: bool = False) -> None:
+    met = value <= wanted if at_most else value >= wanted
+    bound = "at most" if at_most else "at least"
+    print(f"{title:72}{value:6.2f}   wanted: {bound} {wanted:g}{'' if met else ', not reached'}")
 
 
 if __name__ == "__main__":

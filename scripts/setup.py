@@ -132,9 +132,9 @@ def only_index(index: str, environment: Mapping[str, str], pip_settings: str) ->
 class Environment:
     """The virtual environment and its pip."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, folder: str = ".venv") -> None:
         self.root = root
-        self.folder = root / ".venv"
+        self.folder = root / folder
         self.python = self.folder / "bin" / "python"
         self.log = self.folder / "setup.log"
         self._stamp = self.folder / "setup.json"
@@ -155,7 +155,7 @@ class Environment:
     def make(self, version_wanted: str | None) -> None:
         """A virtual environment that works: the one that is there, or a new one."""
         if reason := self.unusable(version_wanted):
-            print(f"  .venv is made again: {reason}")
+            print(f"  {self.folder.name} is made again: {reason}")
             shutil.rmtree(self.folder)
         if self.python.exists():
             self._stamp.unlink(missing_ok=True)
