@@ -6,9 +6,9 @@ All paths are relative to that directory. Nothing here needs a lookup or a secon
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunesmith.handoff.base import Handed, HandedFile
 
@@ -131,8 +131,8 @@ class OptimizerPart(Handed):
     """One optimizer and its learning rate over the steps."""
 
     name: Literal["adam", "adamw", "sgd"]
-    """adam = weight decay added to the gradient (coupled L2), adamw = decoupled (Loshchilov & Hutter, 2019), sgd = plain
-    gradient descent with coupled L2; it has no use for the betas and eps."""
+    """adam = weight decay added to the gradient (coupled L2), adamw = decoupled (Loshchilov & Hutter, 2019), sgd = no
+    running means, coupled L2; it has no use for the betas and eps."""
     learning_rate: float
     """Peak, reached after the warm-up."""
     min_learning_rate: float
@@ -158,7 +158,7 @@ class ObjectivePart(Handed):
     label_smoothing: float = 0.0
     """Part of the target's probability that is spread evenly over the vocabulary (Szegedy et al., 2016)."""
     embedding_noise: float = 0.0
-    """NEFTune's alpha (Jain et al., 2023): embeddings of a row get noise, uniform in +-alpha / sqrt(tokens x hidden)."""
+    """NEFTune's alpha (Jain et al., 2023): embeddings of a row get noise in +-alpha / sqrt(tokens x hidden)."""
 
 
 class ResultPart(Handed):
@@ -237,3 +237,9 @@ class Plan(HandedFile):
     objective: ObjectivePart = ObjectivePart()
     result: ResultPart = ResultPart()
     trackers: TrackersPart = TrackersPart()
+
+    @model_validator(mode="after")
+    def _all_weights_make_a_model(self) -> Self:
+        if self.adapter is None and self.result.form == "adapter":
+            raise ValueError("result.form (adapter): all weights are trained, so the result is a model")
+        return self
