@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -35,6 +35,9 @@ _TABLES = re.compile(r"(embed|wte$|wpe$|norm$|relative_attention_bias$|^shared$)
 _NORMS = re.compile(r"norm(_f)?$")
 _TRANSPOSED = re.compile(r"(^|\.)(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)$")
 
+_LOADED_AS = {"nemotron_h": ("backbone.", "model.")}
+"""Families whose modules are called otherwise in memory than in the files: both beginnings."""
+
 
 def layout_of(config: Config) -> Layout | None:
     """The weights that the configuration implies; None for a family without a formula."""
@@ -56,7 +59,22 @@ class Measured:
 
 
 def measure(config: Config, tensors: Mapping[str, Tensor], quantization: str) -> Measured:
-    """What the files say, or the formula; Invalid where neither tells."""
+    """What the files say, or the formula, with names as they are in memory; Invalid where neither tells."""
+    found, (stored, loaded) = _stored(config, tensors, quantization), _LOADED_AS.get(config.family, ("", ""))
+    if not stored:
+        return found
+    return replace(
+        found,
+        linears=tuple(replace(each, name=_renamed(each.name, stored, loaded)) for each in found.linears),
+        modules=tuple(replace(each, name=_renamed(each.name, stored, loaded)) for each in found.modules),
+    )
+
+
+def _renamed(name: str, stored: str, loaded: str) -> str:
+    return loaded + name.removeprefix(stored) if name.startswith(stored) else name
+
+
+def _stored(config: Config, tensors: Mapping[str, Tensor], quantization: str) -> Measured:
     layout = layout_of(config) if quantization or not tensors else None
     if layout is None and tensors:
         plain = unpacked(tensors, config.quantization) if quantization else tensors
