@@ -95,6 +95,7 @@ def test_a_backward_pass_in_another_thread_draws_the_dropout_of_its_own_pass(mod
     thread = threading.Thread(target=lambda: found.extend(torch.autograd.grad(loss, trained)))
     thread.start()
     thread.join()
+    assert len(found) == len(expected)
     assert all(map(torch.equal, expected, found))
 
 
