@@ -2,7 +2,8 @@
 
     .venv/bin/python -m bench.checkpoint [DIRECTORY]
 
-Adapters of rank 16 on all linear modules of two Llamas, with Adam's state, written to DIRECTORY's disk and flushed.
+Adapters of rank 16 on all linear modules of two Llamas, and all weights of the small one, with Adam's state, written to
+DIRECTORY's disk and flushed.
 """
 
 from __future__ import annotations
@@ -17,26 +18,28 @@ import torch
 
 from tests.plans import plan
 from tunesmith.handoff.prepared import Prepared, RowSet
-from tunesmith.model.peft_files import AdapterWeights
 from tunesmith.train.checkpoint import Checkpoints, State
 from tunesmith.train.pace import LOST_SECONDS, SHARE
 
 RANK = 16
-TIMES = 7
+TIMES = 5
 SHAPES = {"135M (SmolLM2)": (30, 576, 192, 1536), "8B (Llama 3)": (32, 4096, 1024, 14336)}
 """Layers, hidden, width of keys and values, width of the feed-forward part."""
+WHOLE = (49152, 576), (30, 3_540_000)
+"""About all weights of the 135M Llama: embeddings and layers."""
 
 
-def weights(layers: int, hidden: int, kv: int, wide: int) -> AdapterWeights:
+def adapters(layers: int, hidden: int, kv: int, wide: int) -> dict[str, torch.Tensor]:
     """Random adapters."""
     sides = {"q": (hidden, hidden), "k": (hidden, kv), "v": (hidden, kv), "o": (hidden, hidden)}
     sides |= {"gate": (hidden, wide), "up": (hidden, wide), "down": (wide, hidden)}
-    pairs = {
-        f"model.layers.{layer}.{name}_proj": (torch.randn(RANK, inputs), torch.randn(outputs, RANK))
+    halves = {"A": lambda inputs, _: torch.randn(RANK, inputs), "B": lambda _, outputs: torch.randn(outputs, RANK)}
+    return {
+        f"model.layers.{layer}.{name}_proj.lora_{half}.weight": draw(inputs, outputs)
         for layer in range(layers)
         for name, (inputs, outputs) in sides.items()
+        for half, draw in halves.items()
     }
-    return AdapterWeights(RANK, 2 * RANK, 2.0, pairs, "default/base")
 
 
 def main(directory: Path) -> None:
@@ -45,16 +48,17 @@ def main(directory: Path) -> None:
     prepared = Prepared(
         training=empty, validation=empty, truncated_rows=0, dropped_rows=0, steps_per_epoch=1, steps=1, validate_at=()
     )
-    for name, shape in SHAPES.items():
-        adapter = weights(*shape)
-        count = sum(tensor.numel() for pair in adapter.modules.values() for tensor in pair)
+    measured = {f"adapters, {name}": adapters(*shape) for name, shape in SHAPES.items()}
+    measured["all weights, 135M"] = {str(number): torch.randn(*shape) for number, shape in enumerate(WHOLE)}
+    for name, weights in measured.items():
+        count = sum(tensor.numel() for tensor in weights.values())
         state = {"exp_avg": torch.randn(count), "exp_avg_sq": torch.rand(count), "step": torch.tensor(1.0)}
         seconds = []
         with tempfile.TemporaryDirectory(dir=directory) as run:
             checkpoints = Checkpoints(Path(run), plan(), prepared)
             for step in range(1, TIMES + 1):
                 before = time.monotonic()
-                checkpoints.save(State(step=step), adapter, state, adapter.modules)
+                checkpoints.save(State(step=step), weights, state)
                 seconds.append(time.monotonic() - before)
         middle = statistics.median(seconds)
         print(
