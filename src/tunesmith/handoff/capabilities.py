@@ -36,8 +36,32 @@ class TrainedFamily:
     token to token would let a row see the one before it."""
 
 
+_TRAINS = "tests/train/test_families.py"
 TRAINED_FAMILIES: dict[str, TrainedFamily] = {
-    "llama": TrainedFamily("tests/train/test_run.py"),
+    "llama": TrainedFamily(_TRAINS),
+    "mistral": TrainedFamily(_TRAINS),
+    "mixtral": TrainedFamily(_TRAINS),
+    "qwen2": TrainedFamily(_TRAINS),
+    "qwen2_moe": TrainedFamily(_TRAINS),
+    "qwen3": TrainedFamily(_TRAINS),
+    "qwen3_moe": TrainedFamily(_TRAINS),
+    "phi": TrainedFamily(_TRAINS),
+    "phi3": TrainedFamily(_TRAINS),
+    "gemma": TrainedFamily(_TRAINS),
+    "gemma2": TrainedFamily(_TRAINS),
+    "gemma3_text": TrainedFamily(_TRAINS),
+    "gpt_oss": TrainedFamily(_TRAINS),
+    "nemotron": TrainedFamily(_TRAINS),
+    "nemotron_h": TrainedFamily(_TRAINS, packs=False),
+    "granite": TrainedFamily(_TRAINS),
+    "cohere": TrainedFamily(_TRAINS),
+    "cohere2": TrainedFamily(_TRAINS),
+    "olmo2": TrainedFamily(_TRAINS),
+    "olmo3": TrainedFamily(_TRAINS),
+    "smollm3": TrainedFamily(_TRAINS),
+    "starcoder2": TrainedFamily(_TRAINS),
+    "stablelm": TrainedFamily(_TRAINS),
+    "seed_oss": TrainedFamily(_TRAINS),
 }
 """By transformers' model_type."""
 
