@@ -210,6 +210,19 @@ def test_a_gpu_that_runs_out_of_memory_is_asked_for_numbers_afterwards(student, 
     assert error.value.code == "CudaError"
 
 
+def test_where_memory_is_ample_an_eighth_is_enough_of_a_look(student, monkeypatch):
+    monkeypatch.setattr(rehearsal, "available_bytes", lambda device: 1 << 40)
+    ran = []
+
+    def learn(part):
+        ran.append(part.ids_BT.numel())
+        return student.learn(part)
+
+    alone = plan(schedule={"tokens_per_pass": 800})
+    rehearse(learn, student.trained, RandomRows(800, 40), alone, CPU, Crew(1), hands=1, flat=True)
+    assert ran == [100, 800]
+
+
 def test_another_error_of_the_pass_stays_what_it_is(student, monkeypatch):
     monkeypatch.setattr(rehearsal, "available_bytes", lambda device: None)
 

@@ -30,7 +30,10 @@ Learn = Callable[[Pass], object]
 STATE_BYTES = {"adam": 8, "adamw": 8, "sgd": 0}
 """Of the optimizer's running means, by trained number: they come into memory with the first step."""
 SHARES = (1 / 8, 1 / 4)
-"""Of the longest pass's tokens, from which the whole is foreseen where it has few rows: 3/8 of a pass, once a run."""
+"""Of the longest pass's tokens, from which the whole is foreseen where it has few rows."""
+AMPLE = 4
+"""Times what an eighth lets expect: then there is no need to look closer, which costs up to a pass (a row of 700 tokens
+through a 135M Llama: the pass 9 CPU-seconds, the closer look 12)."""
 COUNTS = (1, 3)
 """Of its rows, where it has more than these: the first two alone may peak at another moment than many do."""
 FEWEST_TOKENS, ROUND_TOKENS = 16, 8
@@ -85,9 +88,11 @@ def rehearse(
         return Need(need.fixed + state + copies, need.per_token)
 
     if device.type == "cpu":
-        has, need = available_bytes(device), foreseen()
-        if has is not None and need.of(tokens) > has:
-            raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
+        has = available_bytes(device)
+        if has is not None and not _ample(learn, rows, chosen, flat, has - state - copies):
+            need = foreseen()
+            if need.of(tokens) > has:
+                raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
     try:
         crew.share(learn, parts)
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -161,6 +166,12 @@ def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], device: torch.devic
     less, more = (peak_bytes(partial(learn, part)) for part in (small, large))
     per_token = (more - less) / max(1, large.ids_BT.numel() - small.ids_BT.numel())
     return Need(max(0.0, less - per_token * small.ids_BT.numel()), per_token)
+
+
+def _ample(learn: Learn, rows: Rows, chosen: Sequence[int], flat: bool, has: int) -> bool:
+    """Is there so much that a look at an eighth of the pass's tokens is enough?"""
+    part = _whole(_Thinned(rows, SHARES[0]), chosen, torch.device("cpu"), flat)
+    return peak_bytes(partial(learn, part)) / SHARES[0] * AMPLE <= has
 
 
 def refusal(need: Need, has: int, lengths: Sequence[int], tokens: int, plan: Plan, device: torch.device) -> EngineError:
