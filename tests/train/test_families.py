@@ -20,8 +20,6 @@ from tunesmith.model.load import load_model
 from tunesmith.planning.facts import facts
 
 HYBRIDS = {"nemotron_h"}
-UNLIKE_LLAMA = ("gemma2", "gemma3_text", "gpt_oss", "mixtral", "nemotron_h")
-"""By windows, caps, sinks, experts or state-space mixers."""
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_a_family_learns_by_adapters(run_of, family):
     assert (run / "artifact/adapter_model.safetensors").exists()
 
 
-@pytest.mark.parametrize("family", UNLIKE_LLAMA)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_all_weights_are_learned_as_a_plain_loop_over_rows_learns_them(run_of, family):
     rate = 0.05
     run = run_of(
