@@ -101,7 +101,6 @@ def plain(directory: Path) -> Any:
 
 OPEN = {
     ("qwen3_moe", "lora"): "PEFT takes gate_proj of the dense layer for the fused experts' gate_up_proj",
-    ("nemotron_h", "lora"): "PEFT refuses adapters on a Mamba mixer's out_proj",
 }
 """Adapters that PEFT does not load as they are written, and why."""
 CASES = [

@@ -104,8 +104,8 @@ def test_what_can_be_adapted_and_counted_is_what_was_loaded(family):
         modules = {
             name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
         }
-        routers = {name for name in modules if name.endswith((".gate", ".router", ".shared_expert_gate"))}
-        assert {linear.name for linear in told.linears} == modules - routers
+        apart = (".gate", ".router", ".shared_expert_gate", ".mixer.out_proj")  # PEFT takes no adapter on the last
+        assert {linear.name for linear in told.linears} == {name for name in modules if not name.endswith(apart)}
 
 
 def test_a_window_is_shorter_than_the_rows_it_is_tested_with():

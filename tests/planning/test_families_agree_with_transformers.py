@@ -154,13 +154,13 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
 
 
 def adaptable(model: nn.Module) -> list[tuple[int, int]]:
-    """Sizes of the linear modules but output head and routers."""
-    head = model.get_output_embeddings()
+    """Sizes of the linear modules but output head, routers, and the last of a Mamba mixer, which PEFT refuses."""
+    head, apart = model.get_output_embeddings(), ("gate", "router", ".mixer.out_proj")
     found = []
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
             found.append((module.weight.shape[0], module.weight.shape[1]))
-        if isinstance(module, nn.Linear) and module is not head and not name.endswith(("gate", "router")):
+        if isinstance(module, nn.Linear) and module is not head and not name.endswith(apart):
             found.append((module.in_features, module.out_features))
     return sorted(found)
 

@@ -169,3 +169,18 @@ def test_losses_are_logged_each_few_steps_as_the_mean_over_their_tokens(make_run
     assert told[-1][1] == [event.tokens for event in all_of_them if event.kind == "progress"][-1]
     first = losses(all_of_them)[:4]
     assert min(first) < losses(few)[0] < max(first)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_noise_on_embeddings_and_smoothed_labels_change_learning_and_nothing_else(make_run, make_whole, whole):
+    """The probe, as a server asks it, and validation losses are those of the plain model."""
+    make = make_whole if whole else make_run
+    split = {"data": {"split_fraction": 0.2}, "optimizer": {"learning_rate": 0.0, "min_learning_rate": 0.0}}
+    plain = train(make("plain", **split))
+    for objective in ({"embedding_noise": 5.0}, {"label_smoothing": 0.1}):
+        noisy = train(make(min(objective), objective=objective, **split))
+        assert losses(noisy) != losses(plain)
+        assert losses(noisy, "validated") == losses(plain, "validated")
+        assert [file for file in noisy[-1].files if "probe" in file.path] == [
+            file for file in plain[-1].files if "probe" in file.path
+        ]

@@ -178,7 +178,8 @@ def _mamba2(config: Config) -> Parts:
         weight("mixer.A_log", heads),
         weight("mixer.D", heads),
         weight("mixer.norm", inner),
-        linear("mixer.out_proj", inner, config.hidden, bias),
+        # Linear, but PEFT takes no adapter on it, since fused kernels read its weight directly.
+        weight("mixer.out_proj", config.hidden, inner, bias=config.hidden if bias else 0),
     )
 
 

@@ -30,6 +30,7 @@ _BUFFERS = re.compile(
 )
 _HEADS = re.compile(r"(^|\.)(lm_head|embed_out|output|score|classifier|decoder|qa_outputs|classification_head)$")
 _ROUTERS = re.compile(r"(^|\.)(gate|router|router\.layer|wg|shared_expert_gate)$")
+_MAMBA_OUT = re.compile(r"(^|\.)mixer\.out_proj$")
 _EXPERTS = re.compile(r"\.experts\.")
 _TABLES = re.compile(r"(embed|wte$|wpe$|norm$|relative_attention_bias$|^shared$)", re.IGNORECASE)
 _NORMS = re.compile(r"norm(_f)?$")
@@ -110,7 +111,10 @@ def count(tensors: Mapping[str, Tensor], config: Config) -> int:
 
 
 def linears(tensors: Mapping[str, Tensor], family: str) -> list[Linear]:
-    """Modules with a matrix that is no embedding, norm, output head, router or routed expert, layer by layer."""
+    """Modules with a matrix that is no embedding, norm, output head, router or routed expert, layer by layer.
+
+    Nor the last of a Mamba mixer: PEFT takes no adapter on it, since fused kernels read its weight directly.
+    """
     transposed = _TRANSPOSED if family in ("gpt2", "openai-gpt") else None
     found = []
     for name in sorted(tensors, key=_natural):
@@ -119,7 +123,8 @@ def linears(tensors: Mapping[str, Tensor], family: str) -> list[Linear]:
         if kind != "weight" or len(shape) != 2 or not module:
             continue
         last = module.rpartition(".")[2]
-        if _HEADS.search(module) or _ROUTERS.search(module) or _EXPERTS.search(f".{module}") or _TABLES.search(last):
+        apart = (_HEADS, _ROUTERS, _MAMBA_OUT)
+        if any(pattern.search(module) for pattern in apart) or _EXPERTS.search(f".{module}") or _TABLES.search(last):
             continue
         out, into = reversed(shape) if transposed and transposed.search(module) else shape
         found.append(Linear(module, in_features=into, out_features=out))

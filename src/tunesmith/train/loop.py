@@ -128,11 +128,12 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
 
 
 def put_chosen(job: Job, method: Method, checkpoints: Checkpoints, end: State) -> int:
-    """Give the student the weights that the plan wants exported; returns their step.
+    """Give the student, which learns no more, the weights that the plan wants exported; returns their step.
 
     The last step's stay where no validation loss was measured, or where the best ones cannot be read any more, which is
     told.
     """
+    method.student.learn(False)
     if job.plan.result.step == "last" or end.best_step in (0, end.step):
         return end.step
     try:
