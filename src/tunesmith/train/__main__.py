@@ -15,7 +15,7 @@ from tunesmith.errors import TunesmithError
 from tunesmith.handoff.events import EventLog, Failed, Warned, events_path
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.model.load import pick_device
+from tunesmith.model.load import pick_device, resolve_compute
 from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
 from tunesmith.train.recipes.sft import sft
@@ -57,9 +57,9 @@ def _train(run: Path, log: Following, doorbell: Doorbell) -> int:
         plan, prepared = Plan.read(run / PLAN_FILE), Prepared.read(run / PREPARED_FILE)
         log.bring(trackers_of(plan, run))
         torch.set_num_threads(_threads())
-        for message in _cautions(plan, prepared):
-            log(Warned(message=message))
         device = pick_device()
+        for message in _cautions(plan, prepared, device):
+            log(Warned(message=message))
         crew = Crew(torch.get_num_threads() if device.type == "cpu" else 1)
         RECIPES[plan.method](Job(run, plan, prepared, device, log, doorbell, crew))
         crew.close()
@@ -88,9 +88,14 @@ def _threads() -> int:
     return int(given) if given.isdecimal() and int(given) else torch.get_num_threads()
 
 
-def _cautions(plan: Plan, prepared: Prepared) -> list[str]:
-    """What the user should know about the rows before they are trained on."""
+def _cautions(plan: Plan, prepared: Prepared, device: torch.device) -> list[str]:
+    """What the user should know about rows and device before training."""
     limit, cautions = plan.data.sequence_limit, []
+    if device.type == "cpu" and plan.model.compute in ("bf16", "fp16") and resolve_compute("auto", device) == "fp32":
+        cautions.append(
+            f"this processor has no {plan.model.compute} products and emulates them, several times slower than fp32; "
+            "automodel computes in fp32 here (training.precision null)"
+        )
     if prepared.truncated_rows:
         cautions.append(f"{prepared.truncated_rows} rows were cut to {limit} tokens; raise max_seq_length to keep them")
     if prepared.dropped_rows:
