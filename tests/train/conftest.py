@@ -13,8 +13,16 @@ import pytest
 from tests.models import tiny_llama
 from tests.plans import plan
 from tunesmith.data.prepare import prepare
+from tunesmith.train import gauge, samples
 
 WORDS = ["the", "user", "asks", "and", "assistant", "answers", "hello", "world", "how", "are", "you", "today", "system"]
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch):
+    """What runs beside learning is tested by itself; here each run may do it in a moment."""
+    monkeypatch.setattr(samples, "SAID_TOKENS", 4)
+    monkeypatch.setattr(gauge, "RATE_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="session")

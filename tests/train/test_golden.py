@@ -52,8 +52,10 @@ def turns(x, position_ids):
 
 @pytest.fixture
 def model():
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return made()
+    yield made()
+    torch.set_num_threads(before)
 
 
 def made():

@@ -180,7 +180,7 @@ def flip_a_bit(path: Path) -> None:
     [
         ("weights.safetensors", flip_a_bit),
         ("optimizer.safetensors", cut_in_half),
-        ("adapter_config.json", Path.unlink),
+        ("weights.safetensors", Path.unlink),
         ("checkpoint.json", cut_in_half),
         ("checkpoint.json", Path.unlink),
     ],
