@@ -8,21 +8,41 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.train.conftest import make_a_run, model_dir  # noqa: F401 - fixtures
-from tests.train.runs import said, start
-from tests.train.test_resume import HARD, assert_same_end, undisturbed  # noqa: F401 - a fixture
+from tests.train.runs import finish, said, start
+from tests.train.test_resume import HARD, assert_same_end
+from tunesmith.handoff.plan import Plan
 
 KILLS = 30
 RUN_SECONDS = 1.2
 """About what a whole run takes, imports aside: kills fall into loading, steps, checkpoints, validations and export."""
 
 
-def test_thirty_random_kills_change_nothing(make_a_run, undisturbed, record_property):  # noqa: F811
+@pytest.fixture
+def begin(make_a_run):  # noqa: F811
+    """A prepared run of that name, of adapters or of all weights."""
+
+    def begun(name: str, whole: bool) -> Path:
+        run: Path = make_a_run(name, **HARD, result={"form": "model" if whole else "adapter"})
+        if whole:
+            plan = Plan.read(run / "plan.json")
+            plan.model_copy(update={"adapter": None}).write(run / "plan.json")
+        return run
+
+    return begun
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["adapters", "all weights"])
+def test_thirty_random_kills_change_nothing(begin, whole, record_property):
     draw = random.Random(7)
+    undisturbed = begin(f"undisturbed-{whole}", whole)
+    assert finish(undisturbed) == 0
     kills, runs, after = 0, 0, Counter[str]()
     while kills < KILLS:
         runs += 1
-        run: Path = make_a_run(f"run{runs}", **HARD)
+        run = begin(f"run{runs}-{whole}", whole)
         for attempt in range(1, 100):
             process = start(run, attempt)
             process.join(draw.uniform(0.2, RUN_SECONDS))
