@@ -354,6 +354,8 @@ def test_deployment_follows_the_job(ready: Wire) -> None:
         ({"lora_enabled": False}, "must be true"),
         ("missing", "which does not exist in workspace 'default'"),
         ({"gpu": 4}, "at most 1"),
+        ({"image_name": "nim"}, "spec.deployment_config.image_name: the embedded engine has no use for it"),
+        ({"additional_envs": {"A": "1"}}, "spec.deployment_config.additional_envs: "),
     ):
         refused = ready.submit("wrong", deployment_config=wrong)
         assert (refused.status_code, said in refused.text) == (422, True), refused.text

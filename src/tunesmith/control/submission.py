@@ -324,6 +324,10 @@ def refuse_taken_output(tx: Tx, output: Ref, result: Result, base: Ref) -> None:
             raise Conflict(f"spec.output.name: {noun} '{output}' exists; choose another name")
 
 
+OF_CONTAINERS = ("additional_envs", "disk_size", "image_name", "image_tag", "tool_call_config")
+"""Fields of deployment parameters that only an engine in a container of its own would read."""
+
+
 def check_deployment(tx: Tx, workspace: str, deployment: str | DeploymentParams | None, result: Result) -> None:
     """Invalid for a deployment that could not follow this job."""
     if deployment is None:
@@ -347,6 +351,9 @@ def check_deployment(tx: Tx, workspace: str, deployment: str | DeploymentParams 
         serves = deployment.lora_enabled
         if deployment.gpu > 1:
             raise Invalid(f"spec.deployment_config.gpu: {deployment.gpu}; the embedded engine serves on at most 1")
+        for field in OF_CONTAINERS:
+            if getattr(deployment, field) is not None:
+                raise NotBuilt(f"spec.deployment_config.{field}: the embedded engine has no use for it; leave it out")
     if result.kind == "adapter" and not serves:
         raise Invalid("spec.deployment_config.lora_enabled must be true (or omitted) when training a LoRA adapter.")
 
