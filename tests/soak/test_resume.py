@@ -16,7 +16,7 @@ from tests.train.test_resume import HARD, assert_same_end
 from tunesmith.handoff.plan import Plan
 
 KILLS = 30
-RUN_SECONDS = 1.2
+RUN_SECONDS = 2.5
 """About what a whole run takes, imports aside: kills fall into loading, steps, checkpoints, validations and export."""
 
 

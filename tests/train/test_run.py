@@ -40,8 +40,8 @@ def test_a_run_from_files_to_artifact(make_run, compute, attention, train):
     kinds = [event.kind for event in events]
     assert kinds[:4] == ["preparing", "preparing", "prepared", "started"]
     assert [kind for kind in kinds[4:] if kind != "progress"] == [
-        *("sampled", "validated", "checkpoint"),
-        *("sampled", "validated", "checkpoint"),
+        *("validated", "checkpoint", "sampled"),
+        *("validated", "checkpoint", "sampled"),
         "finished",
     ]
     assert [event.step for event in events if event.kind == "progress"] == [1, 2, 3, 4, 5, 6]

@@ -113,7 +113,7 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
             return None
         if _over(job.prepared, state):
             return state
-        if _must_validate(job.prepared, state):
+        if looks := _must_validate(job.prepared, state):
             state = _validate(job, method, state)
         else:
             before = time.monotonic()
@@ -125,6 +125,8 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
             checkpoints.note(state)
         elif pace.due() or _must_save(job, state) or state.step in asked_for:
             _save(job, method, checkpoints, state, pace)
+        if looks and method.ask is not None and not told(job):  # last, since it may take seconds and nothing needs it
+            job.log(method.ask(state.step))
 
 
 def put_chosen(job: Job, method: Method, checkpoints: Checkpoints, end: State) -> int:
@@ -292,8 +294,6 @@ def _validate(job: Job, method: Method, state: State) -> State:
         if told(job):
             return state
     mean = loss_sum / trained
-    if method.ask is not None:
-        job.log(method.ask(state.step))
     job.log(Validated(step=state.step, epoch=epoch_of(state.step, job.prepared.steps_per_epoch), loss=mean))
     found: dict[str, float] = {"validated_step": state.step}
     if state.best_loss is None or mean < state.best_loss:
