@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tunesmith.data.packs import best_fit
 from tunesmith.data.store import Rows
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.train.batches import cut, deal, fill, passes
+from tunesmith.train.batches import cut, deal, passes
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_rows_are_sorted_and_cut_by_padded_tokens(lengths, budget, expected):
     ],
 )
 def test_rows_fill_passes_by_real_tokens_each_in_the_fullest_that_has_room(lengths, budget, expected):
-    assert fill(lengths, budget) == expected
+    assert best_fit(lengths, budget) == expected
 
 
 @pytest.mark.parametrize(

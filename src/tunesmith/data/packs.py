@@ -64,7 +64,7 @@ def pack(lengths: npt.NDArray[np.int64], limit: int, window: int, seed: int) -> 
 
 
 def best_fit(lengths: list[int], limit: int) -> list[list[int]]:
-    """Places in `lengths`, in groups of at most `limit` tokens, by best fit decreasing."""
+    """Places in `lengths`, in groups of at most `limit` tokens, or one row, by best fit decreasing; longest first."""
     packs: list[list[int]] = []
     by_space: dict[int, list[int]] = {}  # packs with so much room left
     spaces: list[int] = []  # its keys, ascending: at most `limit` of them, however many packs there are

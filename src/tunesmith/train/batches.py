@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.data.packs import best_fit
 from tunesmith.data.store import Rows
 from tunesmith.model.attention import bounds_of
 
@@ -62,29 +63,10 @@ def passes(
         yield [_pass(rows, [int(row)], device, flat)]
     chosen = [row for row in chosen if row not in set(alone)]
     lengths = [int(rows.lengths[row]) for row in chosen]
-    for group in (fill if flat else cut)(lengths, tokens_per_pass):
+    for group in (best_fit if flat else cut)(lengths, tokens_per_pass):
         yield [
             _pass(rows, [int(chosen[place]) for place in hand], device, flat) for hand in deal(lengths, group, hands)
         ]
-
-
-def fill(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
-    """Places in `lengths` in groups of at most `tokens_per_pass` tokens, or one row; longest first in each.
-
-    Best fit decreasing: each row joins the fullest group that has room for it.
-    """
-    groups: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        fitting = [group for group, left in enumerate(room) if left >= lengths[place]]
-        if fitting:
-            group = min(fitting, key=lambda group: room[group])
-            groups[group].append(place)
-            room[group] -= lengths[place]
-        else:
-            groups.append([place])
-            room.append(tokens_per_pass - lengths[place])
-    return groups
 
 
 def cut(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
