@@ -13,7 +13,7 @@ from tunesmith.handoff.plan import LoraPart
 from tunesmith.planning.facts import ModelFacts
 from tunesmith.planning.submission import Lowered
 from tunesmith.planning.unsloth import lower
-from tunesmith.planning.variants import saved_rank_and_alpha, unserved
+from tunesmith.planning.variants import unserved
 from tunesmith.spec.unsloth import UnslothJobInput
 
 
@@ -121,7 +121,7 @@ def test_an_adapter_that_began_as_a_part_of_the_base_is_saved_with_twice_the_ran
     lora: dict[str, Any], saved: tuple[int, float]
 ) -> None:
     part = adapter(**lora)
-    rank, alpha = saved_rank_and_alpha(part)
+    rank, alpha = part.saved_rank_and_alpha
     assert (rank, alpha) == saved
     power = 0.5 if part.rank_stabilised else 1
     assert alpha / rank**power == pytest.approx(part.alpha / part.rank**power)

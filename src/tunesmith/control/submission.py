@@ -23,7 +23,6 @@ from tunesmith.handoff.plan import Plan, TrackersPart
 from tunesmith.planning.dialects import DIALECTS, Dialect, Lowered, Result
 from tunesmith.planning.disk import disk_need
 from tunesmith.planning.facts import ModelFacts
-from tunesmith.planning.variants import saved_rank_and_alpha
 from tunesmith.refs import JOB_NAME_LIMIT, Ref, check_name
 from tunesmith.spec.base import DeploymentParams, Spec
 from tunesmith.store.database import Database, Tx
@@ -264,7 +263,7 @@ def insert(
         return made  # by a twin of this request, a moment ago
     found = check(tx, ref, asked, inputs)
     result, deployment, needs, plan = found.result, found.deployment, dialect.needs(spec), lowered.plan
-    rank, alpha = saved_rank_and_alpha(plan.adapter) if plan.adapter else (None, None)
+    rank, alpha = plan.adapter.saved_rank_and_alpha if plan.adapter else (None, None)
     outcome = Outcome(
         kind=result.kind,
         finetuning_type=result.finetuning_type,

@@ -103,6 +103,10 @@ class DataPart(Handed):
     """Rows that are looked at together when they are put into sequences of `sequence_limit` tokens."""
 
 
+OF_THE_BASE = ("pissa", "olora")
+"""Starts that take a part out of W and begin as it."""
+
+
 class LoraPart(Handed):
     """Low-rank adapters (Hu et al., 2021): y = W x + scale B A x, with scale = alpha / rank."""
 
@@ -125,6 +129,17 @@ class LoraPart(Handed):
     """Which biases are trained too: none, all of the model's, those of the adapted modules."""
     whole_modules: tuple[str, ...] = ()
     """Full names of modules that are trained whole and saved beside the adapter."""
+
+    @property
+    def saved_rank_and_alpha(self) -> tuple[int, float]:
+        """Of the adapter's files.
+
+        One that began as a part of the base is saved as the difference to its start, so that it fits the base as it is:
+        of twice the rank, with the alpha that leaves its scale what it was.
+        """
+        if self.start not in OF_THE_BASE:
+            return self.rank, self.alpha
+        return 2 * self.rank, self.alpha * (2**0.5 if self.rank_stabilised else 2)
 
 
 class OptimizerPart(Handed):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from tunesmith.errors import EngineError
 from tunesmith.handoff.peft import PREFIX, A, B
-from tunesmith.handoff.plan import LoraPart
+from tunesmith.handoff.plan import OF_THE_BASE, LoraPart
 from tunesmith.model.lora import scale_of, start_values
 from tunesmith.model.noise import Noise
 from tunesmith.model.peft_files import AdapterWeights, write_adapter
@@ -34,7 +34,6 @@ from tunesmith.model.peft_files import AdapterWeights, write_adapter
 ONE = "default"
 """PEFT's name for the only adapter."""
 LENGTHS = ".lora_magnitude_vector"
-OF_THE_BASE = ("pissa", "olora")
 
 
 class Variants:
@@ -80,19 +79,17 @@ class Variants:
         = W + scale (B | -B0) (A over A0).
         """
         part, masters = self._part, {name: parameter.detach() for name, parameter in self._parameters.items()}
-        pairs, rank, alpha = {}, part.rank, float(part.alpha)
+        pairs, (rank, alpha) = {}, part.saved_rank_and_alpha
         for name in part.modules:
             a_rI, b_Or = masters.pop(f"{PREFIX}{name}{A}"), masters.pop(f"{PREFIX}{name}{B}")
             if self._beginning:
                 a0_rI, b0_Or = self._beginning[name]
                 a_rI, b_Or = torch.cat((a_rI, a0_rI)), torch.cat((b_Or, -b0_Or), 1)
             pairs[name] = a_rI, b_Or
-        if self._beginning:
-            rank, alpha = 2 * rank, alpha * (2**0.5 if part.rank_stabilised else 2)
         changes: dict[str, Any] = {"use_dora": part.decomposed, "bias": part.bias}
         if part.whole_modules:
             changes["modules_to_save"] = list(part.whole_modules)
-        weights = AdapterWeights(rank, alpha, scale_of(part), pairs, self._base)
+        weights = AdapterWeights(rank, float(alpha), scale_of(part), pairs, self._base)
         write_adapter(directory, weights, self._module_names, masters, changes)
 
     def add_to(self, model: nn.Module, masters: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tunesmith.handoff.plan import Plan
 from tunesmith.planning.facts import ModelFacts
-from tunesmith.planning.variants import saved_rank_and_alpha, trained_biases
+from tunesmith.planning.variants import trained_biases
 
 ADAPTER_SHARE = 1.5
 """Of the base's size, for base and adapter: a rule of thumb."""
@@ -59,5 +59,5 @@ def _output(plan: Plan, facts: ModelFacts, base: int) -> int:
     """Bytes of the artifact's weights."""
     if plan.result.form == "model":
         return base if plan.result.dtype == "base" else WEIGHT_BYTES[plan.result.dtype] * facts.parameters
-    doubled = plan.adapter is not None and saved_rank_and_alpha(plan.adapter)[0] > plan.adapter.rank
+    doubled = plan.adapter is not None and plan.adapter.saved_rank_and_alpha[0] > plan.adapter.rank
     return WEIGHT_BYTES["float32"] * trained_parameters(plan, facts) * (2 if doubled else 1)

@@ -9,14 +9,12 @@ import re
 from typing import Literal
 
 from tunesmith.errors import Invalid
-from tunesmith.handoff.plan import LoraPart
+from tunesmith.handoff.plan import OF_THE_BASE, LoraPart
 from tunesmith.planning.facts import ModelFacts
 from tunesmith.planning.rules import matches, targets
 from tunesmith.spec.unsloth import UnslothLora
 
 FIELD = "training.lora"
-OF_THE_BASE = ("pissa", "olora")
-"""Starts that are taken from the base's weights."""
 
 _Start = Literal["uniform", "gaussian", "both_random", "pissa", "olora"]
 
@@ -47,17 +45,6 @@ def adapter(lora: UnslothLora, facts: ModelFacts, *, merged: bool) -> LoraPart:
         bias=lora.bias,
         whole_modules=whole,
     )
-
-
-def saved_rank_and_alpha(part: LoraPart) -> tuple[int, float]:
-    """Of the adapter's files.
-
-    One that began as a part of the base is saved as the difference to its start, so that it fits the base as it is: of
-    twice the rank, with the alpha that leaves its scale what it was.
-    """
-    if part.start not in OF_THE_BASE:
-        return part.rank, part.alpha
-    return 2 * part.rank, part.alpha * (2**0.5 if part.rank_stabilised else 2)
 
 
 def unserved(part: LoraPart) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from tunesmith.errors import EngineError
-from tunesmith.handoff.plan import LoraPart, Plan
+from tunesmith.handoff.plan import OF_THE_BASE, LoraPart, Plan
 from tunesmith.model.lora import LoraLinear, adapt, deltas, names_of, weights_of
 from tunesmith.model.noise import Noise, disturb_embeddings
 from tunesmith.model.norms import write_out_norms
@@ -77,7 +77,7 @@ def _student(model: nn.Module, plan: Plan, noise: Noise) -> Student:
 
 def needs_peft(part: LoraPart) -> bool:
     """Is it more than y = W x + scale B A x from random start values?"""
-    return part.decomposed or part.bias != "none" or bool(part.whole_modules) or part.start in ("pissa", "olora")
+    return part.decomposed or part.bias != "none" or bool(part.whole_modules) or part.start in OF_THE_BASE
 
 
 class Adapters:
