@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +27,7 @@ from tunesmith.api.filesets import (
 )
 from tunesmith.api.paths import FILESETS
 from tunesmith.errors import Conflict, Forbidden, NotFound
+from tunesmith.handoff.inputs import digest_of
 from tunesmith.refs import Ref, check_name
 from tunesmith.store.ids import now
 from tunesmith.store.rows import Named, upsert
@@ -66,8 +66,7 @@ class Snapshot:
     def digest(self) -> str:
         """Of all paths and bytes, order-free: equal snapshots have equal digests. All bytes must be here."""
         assert all(file.digest for file in self.files), "a snapshot has a digest once all its files were fetched"
-        lines = sorted(f"{file.digest} {file.path}\n" for file in self.files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return digest_of((file.path, str(file.digest)) for file in self.files)
 
     def as_json(self) -> dict[str, Any]:
         """For a job's row."""

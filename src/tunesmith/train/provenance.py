@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.handoff.base import Handed, HandedFile
-from tunesmith.handoff.inputs import INPUTS_FILE, Inputs
+from tunesmith.handoff.inputs import INPUTS_FILE, Inputs, digest_of
 from tunesmith.handoff.plan import LoraPart, Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.train.checkpoint import State
@@ -29,7 +28,7 @@ class Fileset(Handed):
     """What lay below `inputs/`."""
 
     digest: str
-    """sha256 over the sorted lines `digest path` of its files, in hex."""
+    """As `handoff.inputs.digest_of` makes it."""
     files: dict[str, str]
     """Path -> sha256 of the bytes in hex."""
 
@@ -143,7 +142,7 @@ def _inputs(run: Path) -> dict[str, Fileset]:
         known: Mapping[str, Mapping[str, str]] = Inputs.read(run / INPUTS_FILE).files
     else:
         known = {directory.name: _digests(directory) for directory in sorted((run / "inputs").iterdir())}
-    return {name: Fileset(digest=_digest(files), files=dict(files)) for name, files in known.items()}
+    return {name: Fileset(digest=digest_of(files.items()), files=dict(files)) for name, files in known.items()}
 
 
 def _rows(prepared: Prepared) -> RowCounts:
@@ -174,8 +173,3 @@ def _kind(part: LoraPart) -> str:
 def _digests(directory: Path) -> dict[str, str]:
     files = (path for path in sorted(directory.rglob("*")) if path.is_file())
     return {str(path.relative_to(directory)): sha256_of(path) for path in files}
-
-
-def _digest(files: Mapping[str, str]) -> str:
-    lines = sorted(f"{digest} {path}\n" for path, digest in files.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
