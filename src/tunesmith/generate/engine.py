@@ -25,15 +25,13 @@ from tunesmith.generate.batch import Batch, forward
 from tunesmith.generate.cache import SHARE_OF_FREE_MEMORY, KeyValues, LayerShape, free_bytes, position_bytes
 from tunesmith.generate.packed import pack_linears
 from tunesmith.generate.request import Request
+from tunesmith.model.attention import LENGTH_DEPENDENT_ROPE
 from tunesmith.model.load import Compute
 from tunesmith.model.peft_files import AdapterWeights
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that change with the longest sequence in the pass: rows of one batch would disturb each other."""
 
 BYTES_WORTH_A_THREAD = 400 << 20
 """Of weights. A 269 MB model on two cores, one thread against two: 21 against 13 tokens/s at one request, 164 against

@@ -38,6 +38,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """What transformers hands to attention functions that changes no number."""
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings that change with the longest sequence in the pass: rows of one would disturb each other."""
 _BEFORE, _BEHIND = 4, 5
 """Tokens of the two rows of a trial."""
 

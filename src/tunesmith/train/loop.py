@@ -171,7 +171,7 @@ def _must_save(job: Job, state: State) -> bool:
 def _asked_for(job: Job) -> frozenset[int]:
     """The steps whose checkpoints the user asked for."""
     cadence, prepared = job.plan.schedule.save_at, job.prepared
-    return frozenset(steps_of(cadence, prepared.steps_per_epoch, prepared.steps) if cadence else ())
+    return frozenset(steps_of(cadence, prepared.steps_per_epoch, prepared.steps))
 
 
 def _passes(job: Job, method: Method, rows: Rows, chosen: Sequence[int]) -> Iterator[list[Pass]]:

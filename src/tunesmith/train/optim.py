@@ -58,9 +58,8 @@ class Optimizer:
     def __init__(self, parameters: Mapping[str, nn.Parameter], part: OptimizerPart, steps: int) -> None:
         """The parameters, all on one device, move into the flat tensor or get a copy there."""
         self._part, self._steps = part, steps
-        self._parameters = dict(
-            sorted(parameters.items(), key=lambda named: named[1].dim() < 2)
-        )  # stable: decayed first
+        decayed_first = sorted(parameters.items(), key=lambda named: named[1].dim() < 2)  # stable
+        self._parameters = dict(decayed_first)
         each = self._parameters.values()
         self.flat = torch.cat([parameter.detach().reshape(-1).float() for parameter in each])
         self._gradient = torch.zeros_like(self.flat)
