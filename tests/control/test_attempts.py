@@ -104,8 +104,8 @@ def test_a_server_that_stops_starts_no_job_in_the_place_of_one_that_rests(tmp_pa
             assert wire.wait(name)["status"] == "completed"
 
 
-def test_what_a_server_left_pausing_goes_on_with_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first server's patience ended before the trainer did."""
+def leave_pausing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose patience ends before the trainer does."""
     monkeypatch.setattr(runs, "GRACE_SECONDS", 2.0)
     monkeypatch.setattr(services, "GRACE_SECONDS", -4.8)
     with LiveServer(settings(tmp_path)) as live:
@@ -114,6 +114,10 @@ def test_what_a_server_left_pausing_goes_on_with_the_next_one(tmp_path: Path, mo
         wire.dataset(behaviour="deaf-once")
         wire.submit()
         at_step(wire, 2)
+
+
+def test_what_a_server_left_pausing_goes_on_with_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_pausing(tmp_path, monkeypatch)
     with LiveServer(settings(tmp_path)) as live:
         wire = Wire(live.http)
         assert wire.state()["status"] == "pausing"
@@ -124,14 +128,7 @@ def test_what_a_server_left_pausing_goes_on_with_the_next_one(tmp_path: Path, mo
 
 
 def test_who_pauses_what_a_server_left_pausing_has_it_paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "GRACE_SECONDS", 2.0)
-    monkeypatch.setattr(services, "GRACE_SECONDS", -4.8)
-    with LiveServer(settings(tmp_path)) as live:
-        wire = Wire(live.http)
-        wire.model()
-        wire.dataset(behaviour="deaf-once")
-        wire.submit()
-        at_step(wire, 2)
+    leave_pausing(tmp_path, monkeypatch)
     with LiveServer(settings(tmp_path)) as live:
         wire = Wire(live.http)
         wire.http.post(f"{JOBS}/job/pause")

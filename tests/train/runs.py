@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
+from tunesmith.data.schedule import rows_of_step
+from tunesmith.data.store import Rows
 from tunesmith.handoff.events import Event, events_path, read_events
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
@@ -35,6 +38,19 @@ def train(run: Path, listen=lambda event: None, crew: int = 2) -> list[Event]:
 
     sft(Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, log, Doorbell(), Crew(crew)))
     return events
+
+
+def by_hand(model, run: Path, step: int):
+    """A step's mean loss, row by row through the model's own forward: full logits, no code of ours but the rows."""
+    plan, prepared = Plan.read(run / "plan.json"), Prepared.read(run / "data.json")
+    rows, summed, count = Rows(run, prepared.training), torch.zeros(()), 0
+    for row in rows_of_step(step, len(rows), plan.schedule.rows_per_step, plan.schedule.seed):
+        ids = torch.tensor(rows.ids(row).tolist())
+        labels = torch.where(torch.tensor(rows.mask(row).tolist()) == 1, ids, -100)
+        logits = model(ids[None]).logits[0, :-1]
+        summed = summed + functional.cross_entropy(logits, labels[1:], reduction="sum", ignore_index=-100)
+        count += int((labels[1:] != -100).sum())
+    return summed / count
 
 
 def losses(events: list[Event], kind: str = "progress") -> list[float]:

@@ -10,11 +10,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional
 
-from tests.train.runs import CPU, losses, train
-from tunesmith.data.schedule import rows_of_step
-from tunesmith.data.store import Rows
+from tests.train.runs import CPU, by_hand, losses, train
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
@@ -43,19 +40,13 @@ def plain_peft_loop(run, first_weights):
         return floor + (part.learning_rate - floor) * left
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    rows, found = Rows(run, prepared.training), []
+    found = []
     for step in range(1, prepared.steps + 1):
-        summed, count = torch.zeros(()), 0
-        for row in rows_of_step(step, len(rows), plan.schedule.rows_per_step, plan.schedule.seed):
-            ids = torch.tensor(rows.ids(row).tolist())
-            labels = torch.where(torch.tensor(rows.mask(row).tolist()) == 1, ids, -100)
-            logits = model(ids[None]).logits[0, :-1]
-            summed = summed + functional.cross_entropy(logits, labels[1:], reduction="sum", ignore_index=-100)
-            count += int((labels[1:] != -100).sum())
-        (summed / count).backward()
+        loss = by_hand(model, run, step)
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(weights, part.max_grad_norm)
         optimizer.step()
-        found.append((float(summed.detach()) / count, float(norm), schedule.get_last_lr()[0]))
+        found.append((float(loss.detach()), float(norm), schedule.get_last_lr()[0]))
         schedule.step()
         optimizer.zero_grad()
     return found

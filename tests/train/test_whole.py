@@ -9,14 +9,11 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.models import CHATML, tiny_llama
 from tests.plans import PARTS
-from tests.train.runs import finish, losses, said, train
-from tunesmith.data.schedule import rows_of_step
-from tunesmith.data.store import Rows
+from tests.train.runs import by_hand, finish, losses, said, train
 from tunesmith.handoff.crash import VARIABLE
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
@@ -48,20 +45,14 @@ def plain_loop(run):
     ]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[part.name]
     optimizer = kind(groups, lr=part.learning_rate, betas=(part.beta1, part.beta2), eps=part.eps)
-    rows, found = Rows(run, prepared.training), []
+    found = []
     for step in range(1, prepared.steps + 1):
-        summed, count = torch.zeros(()), 0
-        for row in rows_of_step(step, len(rows), plan.schedule.rows_per_step, plan.schedule.seed):
-            ids = torch.tensor(rows.ids(row).tolist())
-            labels = torch.where(torch.tensor(rows.mask(row).tolist()) == 1, ids, -100)
-            logits = model(ids[None]).logits[0, :-1]
-            summed = summed + functional.cross_entropy(logits, labels[1:], reduction="sum", ignore_index=-100)
-            count += int((labels[1:] != -100).sum())
-        (summed / count).backward()
+        loss = by_hand(model, run, step)
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(weights, part.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        found.append((float(summed.detach()) / count, float(norm)))
+        found.append((float(loss.detach()), float(norm)))
     return model, found
 
 
