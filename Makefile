@@ -41,6 +41,7 @@ check: setup  ## format, lint, types, import contracts, generated code
 	$(bin)/ruff check
 	$(bin)/mypy
 	$(bin)/mypy --strict scripts/setup.py scripts/published_client.py
+	$(bin)/mypy --config-file tests/mypy.ini tests bench demo scripts
 	$(bin)/lint-imports
 	$(bin)/python scripts/unasync.py --check
 	$(bin)/python scripts/docs.py --check

@@ -137,7 +137,7 @@ def trl(side: str) -> Callable[[Path, int], Found]:
 
         clock, steps = Clock(), steps_of(run)[: WARM_UP_STEPS + count]
 
-        class Marks(TrainerCallback):  # type: ignore[misc]
+        class Marks(TrainerCallback):
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 clock.mark()
 

@@ -53,7 +53,7 @@ class LiveServer:
     @property
     def services(self) -> Services:
         """The rooms behind it."""
-        found: Services = self.server.config.app.state.services  # type: ignore[union-attr]
+        found: Services = self.server.config.app.state.services
         return found
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import nemo_microservices
 from nemo_microservices import NeMoMicroservices
@@ -31,7 +32,7 @@ def refused(kind: type[Exception], call: Callable[[], object], *words: str) -> N
     assert all(word in said for word in words), said
 
 
-def ended(job_id: str) -> object:
+def ended(job_id: str) -> Any:
     """The job's status once it is final."""
     deadline = time.monotonic() + 60
     status = jobs.status(job_id)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nemo_platform
 from nemo_platform import AsyncNeMoPlatform, NeMoPlatform
@@ -131,7 +132,7 @@ def remote_files() -> None:
     assert analysed(model.name).spec.family == "llama"
 
 
-def analysed(name: str) -> object:
+def analysed(name: str) -> Any:
     """The model once its spec is there."""
     deadline = time.monotonic() + 20
     model = client.models.retrieve(name)

@@ -109,7 +109,7 @@ def test_a_checkpoint_in_bin_is_counted_from_its_configuration(wire: Wire) -> No
 
 def test_what_was_pending_when_the_server_died_is_read_by_the_next(tmp_path: Path) -> None:
     with LiveServer(settings(tmp_path)) as first:
-        first.server.config.app.state.services.analysis.pending = _nothing  # type: ignore[union-attr]
+        first.server.config.app.state.services.analysis.pending = _nothing
         wire = Wire(first.http)
         wire.fileset("base", checkpoint())
         wire.http.post(MODELS, json={"name": "base", "fileset": "base"})
@@ -119,7 +119,7 @@ def test_what_was_pending_when_the_server_died_is_read_by_the_next(tmp_path: Pat
 
 
 def test_a_storage_that_does_not_answer_is_noted_and_tried_again(wire: Wire, live: LiveServer) -> None:
-    analysis: Analysis = live.server.config.app.state.services.analysis  # type: ignore[union-attr]
+    analysis: Analysis = live.server.config.app.state.services.analysis
     contents = analysis.contents
     analysis.contents = _Down(contents)  # type: ignore[assignment]
     wire.fileset("base", checkpoint())
@@ -154,7 +154,7 @@ def test_only_heads_of_weights_are_read(wire: Wire, live: LiveServer, monkeypatc
 
 
 def test_a_deployment_waits_for_the_analysis_and_says_why_it_cannot_start(wire: Wire, live: LiveServer) -> None:
-    analysis: Analysis = live.server.config.app.state.services.analysis  # type: ignore[union-attr]
+    analysis: Analysis = live.server.config.app.state.services.analysis
     look = analysis.pending
     analysis.pending = _nothing  # type: ignore[method-assign]
     wire.fileset("base", {**checkpoint(), "config.json": b"{"})

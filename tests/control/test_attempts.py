@@ -73,7 +73,7 @@ def test_a_job_that_is_still_loading_is_paused_at_once_and_begins_when_it_is_res
     assert all_steps(done["status_details"])
 
 
-def test_a_trainer_that_is_killed_while_it_is_pausing_is_paused_too(wire: Wire, live: LiveServer, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_trainer_that_is_killed_while_it_is_pausing_is_paused_too(wire: Wire, live: LiveServer, monkeypatch) -> None:
     monkeypatch.setattr(runs, "GRACE_SECONDS", 60.0)
     wire.model()
     wire.dataset(behaviour="deaf-once")

@@ -27,7 +27,7 @@ def changed(source: Path, target: Path, name: str, content: bytes | None) -> Pat
     """The tar file with one member's bytes replaced, or the member left out."""
     with tarfile.open(source) as old, tarfile.open(target, "w") as new:
         for member in old:
-            body = old.extractfile(member).read()  # type: ignore[union-attr]
+            body = old.extractfile(member).read()
             if member.name.startswith(name):
                 if content is None:
                     continue
@@ -88,7 +88,7 @@ def test_a_backup_made_while_files_come_in_is_restored_as_it_was_at_one_moment(t
         assert 3 < len(rows) <= seen + 1
         for path in rows:
             assert wire.http.get(f"{FILES}/rows/-/{path}").status_code == 200, path
-        vault = live.server.config.app.state.services.vault  # type: ignore[union-attr]
+        vault = live.server.config.app.state.services.vault
         from tunesmith.refs import Ref
 
         assert asyncio.run(vault.value(Ref("default", "token"))) == "s3cret"
@@ -114,7 +114,7 @@ def test_a_job_that_ran_is_over_after_a_restore_and_one_that_waits_goes_on(tmp_p
         state = Wire(live.http).state("runs")
         assert state["status"] == "error"
         assert "restored from a backup" in state["error_details"]["message"]
-        free = live.server.config.app.state.services.database  # type: ignore[union-attr]
+        free = live.server.config.app.state.services.database
         assert asyncio.run(free.read(lambda tx: tx.leases.free(["cpu:0"]))) == ["cpu:0"]
 
 
@@ -185,7 +185,7 @@ def test_a_backup_never_replaces_a_file_and_needs_a_data_directory(made: Path, t
 def test_a_database_that_refers_to_lost_bytes_is_not_backed_up(tmp_path: Path) -> None:
     with LiveServer(settings(tmp_path)) as live:
         Wire(live.http).fileset("rows", {"f": b"hello"})
-        services = live.server.config.app.state.services  # type: ignore[union-attr]
+        services = live.server.config.app.state.services
 
         def lose(tx: Tx) -> None:
             for digest in tx.filesets.digests():

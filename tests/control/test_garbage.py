@@ -24,7 +24,7 @@ GC = "/apis/files/v2/gc"
 
 @pytest.fixture
 def services(live: LiveServer) -> Services:
-    return live.server.config.app.state.services  # type: ignore[union-attr]
+    return live.server.config.app.state.services
 
 
 def collect(wire: Wire, **asked: Any) -> dict[str, Any]:

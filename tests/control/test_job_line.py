@@ -151,7 +151,7 @@ def test_a_second_server_takes_up_what_the_first_left_running(tmp_path: object, 
     wire.submit(output={"name": "tuned"})
     eventually(lambda: wire.state()["status_details"].get("step"), "the first step")
     live.__exit__()
-    with LiveServer(settings(tmp_path)) as second:  # type: ignore[arg-type]
+    with LiveServer(settings(tmp_path)) as second:
         after = Wire(second.http)
         state = after.wait()
         assert state["status"] == "completed", state

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def ready(small_trainer: None, wire: Wire) -> Wire:
     return wire
 
 
-def events(http: httpx.Client, name: str = "job", cursor: str = "", **query: Any) -> Iterator[Event]:
+def events(http: httpx.Client, name: str = "job", cursor: str = "", **query: Any) -> Generator[Event, None, None]:
     """The job's stream as it arrives: `event`, `id`, and `data` read."""
     headers = {"Last-Event-ID": cursor} if cursor else {}
     with http.stream("GET", f"{JOBS}/{name}/events", params=query, headers=headers) as answer:
@@ -164,7 +164,7 @@ def test_a_state_that_comes_back_is_told_each_time_and_no_more(tmp_path: Path) -
     service = Told()
 
     async def watch() -> list[str]:
-        live = watching.Live(service, DataDir(tmp_path), service)  # type: ignore[arg-type]
+        live = watching.Live(service, DataDir(tmp_path), service)
         stream = await live.follow("default", "job", kinds=["status"])
         seen = []
         for phase in ("queued", "loading", "queued", "loading"):

@@ -96,10 +96,10 @@ class Line:
         return self.read(lambda tx: tx.jobs.by_id(self.id))
 
     def state(self) -> JobState:
-        return self.read(lambda tx: tx.jobs.state("default", "job"))  # type: ignore[no-any-return]
+        return self.read(lambda tx: tx.jobs.state("default", "job"))
 
     def free(self) -> list[str]:
-        return self.read(lambda tx: tx.leases.free(["cpu:0"]))  # type: ignore[no-any-return]
+        return self.read(lambda tx: tx.leases.free(["cpu:0"]))
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_a_line_that_is_no_event_is_not_swallowed(tmp_path: Path) -> None:
 def probe(compute: str, way: float) -> Probe:
     """Two tokens at -1 and -2 nats, `way` nats from the base."""
     top = tuple(ProbedToken(token=i, trained=-i, base=-i - way) for i in (1, 2))
-    return Probe(prompt_ids=(1,), compute=compute, top=top)  # type: ignore[arg-type]
+    return Probe(prompt_ids=(1,), compute=compute, top=top)
 
 
 @pytest.mark.parametrize(
@@ -144,5 +144,5 @@ def probe(compute: str, way: float) -> Probe:
 def test_a_probe_is_measured_by_the_way_from_the_base(
     trainer: str, server: str, way: float, off: float, agrees: bool
 ) -> None:
-    why = disagreement(probe(trainer, way), [-1 + off, -2 + off], server)  # type: ignore[arg-type]
+    why = disagreement(probe(trainer, way), [-1 + off, -2 + off], server)
     assert (why == "") is agrees

@@ -36,7 +36,7 @@ class House:
             command = [sys.executable, "-m", self.module, "up", "--port", "0", "--data-dir", str(self.data_dir)]
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
         found = eventually(
-            lambda: LISTENS.search(self.output.read_text()) or self.process.poll(),  # type: ignore[union-attr]
+            lambda: LISTENS.search(self.output.read_text()) or self.process.poll(),
             "the server to listen",
         )
         assert isinstance(found, re.Match), self.output.read_text()

@@ -43,7 +43,7 @@ def test_defaults_are_the_dialects_own() -> None:
 
 def test_what_is_asked_by_default_is_refused_with_the_settings_that_run_today() -> None:
     spec = UnslothJobInput.model_validate({"model": {"name": "base"}, "dataset": {"path": "rows"}})
-    linears = [replace(TWO_LAYERS.linears[0], name=f"layers.0.{name}") for name in spec.training.lora.target_modules]  # type: ignore[union-attr]
+    linears = [replace(TWO_LAYERS.linears[0], name=f"layers.0.{name}") for name in spec.training.lora.target_modules]
     facts = replace(TWO_LAYERS, linears=tuple(linears))
     with pytest.raises(
         NotBuilt, match=r"^model.load_in_4bit: true is not built yet; use false\. optimizer.optim:"

@@ -26,7 +26,7 @@ def test_our_names_and_addresses_are_served(live: LiveServer, host: str) -> None
 
 
 def test_a_name_is_ours_when_the_operator_says_so(tmp_path: object) -> None:
-    door = Door(lambda *_: None, Settings(allowed_hosts=("studio.example",)))  # type: ignore[arg-type,return-value]
+    door = Door(lambda *_: None, Settings(allowed_hosts=("studio.example",)))
     assert door._is_ours("studio.example")
     assert not door._is_ours("other.example")
 
@@ -59,7 +59,7 @@ def test_a_page_on_another_port_of_this_machine_is_foreign(live: LiveServer) -> 
 
 
 def test_a_proxy_that_the_operator_named_may_stand_on_any_port() -> None:
-    door = Door(lambda *_: None, Settings(allowed_hosts=("studio.example",)))  # type: ignore[arg-type,return-value]
+    door = Door(lambda *_: None, Settings(allowed_hosts=("studio.example",)))
     for origin in ("https://studio.example", "https://studio.example:8443"):
         assert door._is_same(origin, "studio.example")
         assert door._is_same(origin, "127.0.0.1:8080")
@@ -91,7 +91,7 @@ def test_errors_have_one_form(live: LiveServer) -> None:
 
 
 def test_a_surprise_is_a_500_without_a_stack_trace(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    services = live.server.config.app.state.services  # type: ignore[union-attr]
+    services = live.server.config.app.state.services
 
     def broken(*_: object) -> None:
         raise RuntimeError("secret path")

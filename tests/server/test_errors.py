@@ -227,7 +227,7 @@ def test_a_surprise_closes_the_connection(live: LiveServer, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise RuntimeError("secret path")
 
-    monkeypatch.setattr(live.server.config.app.state.services.models, "page", broken)  # type: ignore[union-attr]
+    monkeypatch.setattr(live.server.config.app.state.services.models, "page", broken)
     answer = live.http.get(MODELS)
     assert (answer.status_code, answer.json()) == (500, {"detail": "An unexpected error occurred."})
     assert answer.headers["connection"] == "close"

@@ -21,7 +21,7 @@ SHA = hashlib.sha256
 
 @pytest.fixture
 def blobs(live: LiveServer) -> Blobs:
-    return live.server.config.app.state.services.blobs  # type: ignore[union-attr]
+    return live.server.config.app.state.services.blobs
 
 
 def raw(live: LiveServer, request: bytes) -> socket.socket:

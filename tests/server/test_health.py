@@ -38,7 +38,7 @@ def test_without_its_database_it_is_alive_and_not_ready(live: LiveServer, monkey
     async def gone(*_: object) -> None:
         raise OSError("the password is in here")
 
-    monkeypatch.setattr(live.server.config.app.state.services.database, "read", gone)  # type: ignore[union-attr]
+    monkeypatch.setattr(live.server.config.app.state.services.database, "read", gone)
     assert live.http.get("/health/live").status_code == 200
     answer = live.http.get("/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"detail": {"status": "not_ready"}})

@@ -200,7 +200,7 @@ def test_jobs_of_other_doors_and_namespaces_are_shown_too(ready: Wire) -> None:
     assert ready.http.get(f"{LEGACY}/jobs/theirs").json()["id"] == shown["theirs"]["id"]
 
 
-FILTERS = [
+FILTERS: list[tuple[dict[str, Any], bool]] = [
     ({"namespace": "default"}, True),
     ({"namespace": "team"}, False),
     ({"status": "completed"}, True),

@@ -111,7 +111,7 @@ def test_a_surprise_is_written_once_with_its_traceback(
     def broken(*_: object) -> None:
         raise RuntimeError("what went wrong")
 
-    monkeypatch.setattr(live.server.config.app.state.services.models, "page", broken)  # type: ignore[union-attr]
+    monkeypatch.setattr(live.server.config.app.state.services.models, "page", broken)
     httpx.get(live.url + MODELS, headers={"x-request-id": "why"})
     surprises = eventually(lambda: [line for line in lines(written) if "error" in line], "the surprise")
     assert len(surprises) == 1
@@ -147,7 +147,7 @@ def test_people_get_lines_and_machines_get_json(wanted: Any, stream: io.StringIO
 
 
 def test_the_id_goes_on_to_the_process_that_answers(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    services = live.server.config.app.state.services  # type: ignore[union-attr]
+    services = live.server.config.app.state.services
     seen: list[str] = []
 
     async def target(*_: object) -> Target:

@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **more)
 
 
 @pytest.fixture(scope="module")

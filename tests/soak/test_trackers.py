@@ -37,6 +37,8 @@ class Server(ThreadingHTTPServer):
 class Answers(BaseHTTPRequestHandler):
     """https://mlflow.org/docs/latest/rest-api.html"""
 
+    server: Server
+
     def do_GET(self) -> None:
         error = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}
         self._answer(error if "get-by-name" in self.path else {}, 404 if "get-by-name" in self.path else 200)

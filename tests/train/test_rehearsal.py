@@ -15,13 +15,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.models import linear_names
 from tests.plans import plan
 from tests.train.runs import losses, train
+from tunesmith.data.packs import best_fit
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import LoraPart, Plan, ResultPart
 from tunesmith.model.attention import attend_by_rows
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.lora import Noise, adapt
 from tunesmith.train import loop, memory, rehearsal
-from tunesmith.train.batches import cut, fill, passes
+from tunesmith.train.batches import cut, passes
 from tunesmith.train.crew import Crew
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.memory import available_bytes, peak_bytes
@@ -248,7 +249,7 @@ def test_no_step_has_a_pass_that_is_much_longer(lengths, budget, most, flat):
 
     assert len(set(chosen)) == len(chosen) <= most
     assert size(chosen) <= max(budget, max(lengths))
-    rule = fill if flat else cut
+    rule = best_fit if flat else cut
     assert len(rule([lengths[row] for row in chosen], budget)) == 1, "it is one that the cutting makes"
     for start in range(len(lengths)):
         step = list(range(start, min(start + most, len(lengths))))

@@ -42,7 +42,7 @@ def test_a_revision_becomes_a_commit_and_files_have_sizes_and_tags(hub: Hub) -> 
 def test_the_endpoint_is_the_platforms_unless_the_storage_names_one(hub: Hub) -> None:
     hub.add("acme/tiny", FILES, kind="datasets")
     pinned = pin(HuggingFaceStorage(repo_id="acme/tiny", repo_type="dataset"), hub.url)
-    assert pinned.storage.endpoint == hub.url  # type: ignore[union-attr]
+    assert pinned.storage.endpoint == hub.url
 
 
 def test_the_tree_of_a_large_repository_is_read_page_by_page(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_the_latest_version_is_pinned_and_all_pages_of_its_files_are_listed(cata
 def test_a_version_that_was_named_and_a_resource_are_found(catalogue: Catalogue) -> None:
     pinned = pin(storage(catalogue, version="1.0"), catalogue.url, ngc=KEY)
     assert [file.path for file in pinned.files] == ["old.txt"]
-    assert pinned.storage.original_version == "1.0"  # type: ignore[union-attr]
+    assert pinned.storage.original_version == "1.0"
     catalogue.collection = "resources"
     assert len(pin(storage(catalogue, target_type="resource"), catalogue.url, ngc=KEY).files) == 3
 

@@ -161,6 +161,6 @@ def test_without_boto3_the_answer_names_the_extra(bucket: Bucket, monkeypatch: p
     monkeypatch.delitem(sys.modules, "tunesmith.control.sources.s3", raising=False)
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.setattr(base, "ATTEMPTS", 1)
-    sources = Sources(Settings(allowed_endpoints=(bucket.url,)), object())  # type: ignore[arg-type]
+    sources = Sources(Settings(allowed_endpoints=(bucket.url,)), object())
     with pytest.raises(BadRequest, match=r"pip install 'tunesmith\[s3\]'"):
         sources._source(bucket.storage())
