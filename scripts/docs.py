@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from tunesmith import settings
 from tunesmith.cli.main import app as command_line
+from tunesmith.control.submission import OF_CONTAINERS
 from tunesmith.handoff.capabilities import CAPABILITIES, TRAINED_FAMILIES, Capability
 from tunesmith.server.app import create_app
 from tunesmith.settings import Settings, variable_of
@@ -142,6 +143,7 @@ def _default(schema: dict[str, Any]) -> str:
 
 # -- what can be trained ---------------------------------------------------------------------------------------------
 
+CONTAINERS_REFUSED = "tests/control/test_job_line.py"
 BUILT = {"automodel": AutomodelJobInput, "unsloth": UnslothJobInput}
 
 
@@ -160,7 +162,9 @@ def training() -> str:
             "",
             f"## {dialect}",
             "",
-            "| field | default | | values that are built, with the test that shows it; empty = all |",
+            "What is built is all that the rules between fields allow, unless the last column says something else.",
+            "",
+            "| field | default | | values that are built, with the test that shows it |",
             "|---|---|---|---|",
         ]
         lines += _fields(spec, "", rows)
@@ -174,9 +178,21 @@ def _fields(spec: type[BaseModel], path: str, rows: dict[str, Capability]) -> It
             yield from _fields(below, f"{path}{name}.", rows)
             continue
         row, words = rows.get(f"{path}{name}"), _joined(field.description or "").replace("|", "\\|")
-        built = f"{_values(row)} (`{row.proof}`)" if row else ""
+        built = f"{_values(row)} (`{row.proof}`)" if row else _of_what_is_not_built(f"{path}{name}", rows)
         default = "required" if field.is_required() else f"`{_written(field.get_default(call_default_factory=True))}`"
         yield f"| `{path}{name}` | {default} | {words} | {built} |"
+
+
+def _of_what_is_not_built(path: str, rows: dict[str, Capability]) -> str:
+    """Of a field without a row of its own: what keeps it from having a meaning; "" = nothing does."""
+    section, _, name = path.rpartition(".")
+    if OF_CONTAINERS & set(path.split(".")):
+        return f"none: no container is started (`{CONTAINERS_REFUSED}`)"
+    if ("teacher" in name or "distillation" in name) and "distillation" not in rows["training.training_type"].values:
+        return "none: distillation is not built"
+    if section == "parallelism" and rows["parallelism.num_gpus_per_node"].values == (1,):
+        return "what one device allows"
+    return ""
 
 
 def _spec_below(annotation: Any) -> type[BaseModel] | None:

@@ -323,7 +323,7 @@ def refuse_taken_output(tx: Tx, output: Ref, result: Result, base: Ref) -> None:
             raise Conflict(f"spec.output.name: {noun} '{output}' exists; choose another name")
 
 
-OF_CONTAINERS = ("additional_envs", "disk_size", "image_name", "image_tag", "tool_call_config")
+OF_CONTAINERS = frozenset({"additional_envs", "disk_size", "image_name", "image_tag", "tool_call_config"})
 """Fields of deployment parameters that only an engine in a container of its own would read."""
 
 
@@ -350,7 +350,7 @@ def check_deployment(tx: Tx, workspace: str, deployment: str | DeploymentParams 
         serves = deployment.lora_enabled
         if deployment.gpu > 1:
             raise Invalid(f"spec.deployment_config.gpu: {deployment.gpu}; the embedded engine serves on at most 1")
-        for field in OF_CONTAINERS:
+        for field in sorted(OF_CONTAINERS):
             if getattr(deployment, field) is not None:
                 raise NotBuilt(f"spec.deployment_config.{field}: the embedded engine has no use for it; leave it out")
     if result.kind == "adapter" and not serves:
