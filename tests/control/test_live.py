@@ -238,7 +238,7 @@ def test_many_watchers_of_one_job_share_its_readings(
     time.sleep(1.5)  # all have caught up
     readings.clear()
     time.sleep(2.5 * watching.SLOW_SECONDS)
-    assert 1 <= len(readings) <= 4
+    assert 1 <= len(readings) < len(watchers)  # each by itself would have read twice
     ready.http.post(f"{JOBS}/job/cancel")
     for watcher in watchers:
         watcher.join(10)
