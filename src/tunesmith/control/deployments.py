@@ -32,6 +32,7 @@ from tunesmith.control.runs import recorded
 from tunesmith.control.serving import Endpoint, ServingClient
 from tunesmith.errors import BadRequest, EngineError, Invalid, NotFound, TunesmithError
 from tunesmith.handoff.deployment import DEPLOYMENT_FILE, SERVING_FILE, TOKEN_VARIABLE, Deployment, Serving
+from tunesmith.handoff.inputs import MODEL
 from tunesmith.refs import Ref
 from tunesmith.store.adapters import ServableAdapter
 from tunesmith.store.blobs import Blobs
@@ -347,7 +348,7 @@ class Reconciler:
     def _write(self, deployment: StoredDeployment, base: Snapshot, chat_template: str) -> None:
         directory = self._directory(deployment)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.blobs.link(base.files, directory / "inputs" / "model")
+        self.blobs.link(base.files, directory / MODEL)
         for leftover in (directory / SERVING_FILE, directory / "token"):
             leftover.unlink(missing_ok=True)
         token = directory / "token"

@@ -15,7 +15,9 @@ from tunesmith.control.launch import local
 from tunesmith.control.launch.forker import Forker
 from tunesmith.control.launch.local import Identity
 from tunesmith.control.request_id import VARIABLE
-from tunesmith.handoff.inputs import INPUTS_FILE, Inputs
+from tunesmith.handoff.events import ATTEMPT
+from tunesmith.handoff.inputs import INPUTS, INPUTS_FILE, Inputs
+from tunesmith.handoff.plan import PLAN_FILE
 from tunesmith.handoff.wish import WISH_FILE, Wish
 from tunesmith.store.blobs import Blobs
 from tunesmith.store.data_dir import DataDir
@@ -58,10 +60,10 @@ class Runs:
         run = self.directory(job)
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, snapshot in job.snapshots.items():
-            self.blobs.link(snapshot.files, run / "inputs" / name)
+            self.blobs.link(snapshot.files, run / INPUTS / name)
         files = {name: {file.path: str(file.digest) for file in each.files} for name, each in job.snapshots.items()}
         Inputs(files=files).write(run / INPUTS_FILE)
-        job.plan.write(run / "plan.json")
+        job.plan.write(run / PLAN_FILE)
 
     def found(self, job: Active | Discard) -> Identity | None:
         """The keeper of the phase the job is in: as recorded, or as an earlier server left it unrecorded."""
@@ -92,7 +94,7 @@ class Runs:
         """Start the process of the phase the job is in, with what only this job's processes are told."""
         await asyncio.to_thread(self._make_ready, job)
         run = self.directory(job)
-        told = {"TUNESMITH_ATTEMPT": str(job.attempt), VARIABLE: job.request_id, **environment}
+        told = {ATTEMPT: str(job.attempt), VARIABLE: job.request_id, **environment}
         identity = await local.start(
             run,
             LAUNCHED[job.phase],

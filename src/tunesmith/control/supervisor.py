@@ -26,6 +26,8 @@ from tunesmith.control.secrets import Vault
 from tunesmith.errors import EngineError, TunesmithError
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import (
+    ARTIFACT,
+    LESS_MEMORY,
     Event,
     Failed,
     Finished,
@@ -270,13 +272,13 @@ class Supervisor:
                 await self.database.write(register, job.id, finished)
                 crash_at("register-after-commit")
         except (TunesmithError, OSError) as error:
-            artifact = self.runs.directory(job) / "artifact"
+            artifact = self.runs.directory(job) / ARTIFACT
             said = failure("CheckpointError", f"The result could not be registered: {error}", f"It lies in {artifact}.")
             await self.database.write(end, job.id, JobStatus.ERROR, said)
 
     def _adopt(self, job: StoredJob, finished: Finished) -> None:
         for file in finished.files:
-            self.blobs.adopt(self.runs.directory(job) / "artifact" / file.path, file.digest)
+            self.blobs.adopt(self.runs.directory(job) / ARTIFACT / file.path, file.digest)
 
     # -- clearing away ---------------------------------------------------------------------------------------------
 
@@ -299,10 +301,7 @@ class Supervisor:
         return True
 
 
-OUT_OF_MEMORY = (
-    "The kernel ended it for want of memory. Less is needed with a smaller batch.micro_batch_size or "
-    "training.max_seq_length (unsloth: batch.per_device_train_batch_size, model.max_seq_length)."
-)
+OUT_OF_MEMORY = f"The kernel ended it for want of memory. {LESS_MEMORY}."
 
 
 def apply(tx: Tx, job_id: str, offset: int, events: Sequence[Event], behind: int) -> None:

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
 
 from tunesmith.data.faults import BadRows
 from tunesmith.errors import TunesmithError
-from tunesmith.handoff.events import EventLog, Failed, events_path
-from tunesmith.handoff.plan import Plan
+from tunesmith.handoff.events import EventLog, Failed
+from tunesmith.handoff.plan import PLAN_FILE, Plan
 
-PLAN_FILE = "plan.json"
 PREVIEW = "preview"
 
 
@@ -23,7 +21,7 @@ def main(run: Path) -> int:
     """Exit status: 0 after a `prepared` event, 1 after a `failed` one."""
     from tunesmith.data.prepare import prepare
 
-    log = EventLog(events_path(run, int(os.environ.get("TUNESMITH_ATTEMPT", "1"))))
+    log = EventLog.of_this_attempt(run)
     try:
         prepare(run, Plan.read(run / PLAN_FILE), log)
     except TunesmithError as error:

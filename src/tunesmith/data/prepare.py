@@ -26,11 +26,12 @@ from tunesmith.data.template import ChatTemplate
 from tunesmith.data.tokens import Tokenizer
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
+from tunesmith.handoff.inputs import DATA, MODEL, VALIDATION
 from tunesmith.handoff.plan import DataPart, Plan
-from tunesmith.handoff.prepared import Packs, Prepared, RowSet
+from tunesmith.handoff.prepared import PREPARED_FILE, Packs, Prepared, RowSet
 
-DATA, PREPARED_FILE = "data", "data.json"
-"""Where rows and counts lie in a run."""
+ROWS = "data"
+"""Where a run's rows lie when they are prepared."""
 
 CHUNK_ROWS = 1_000
 """Rows tokenised at a time: enough to keep all threads busy, few enough for memory and progress."""
@@ -85,14 +86,14 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     if parse.columns:
         log(Warned(message=as_columns(parse.columns)))
     chosen = held_back(0 if validation_files else training_rows, plan.data.split_fraction, plan.data.seed)
-    temporary = _empty_directory(run / f".{DATA}.tmp")
+    temporary = _empty_directory(run / f".{ROWS}.tmp")
     kept, counts = _tokenised(temporary, encoder, _Split(files, training_rows, chosen), rules, log)
     _refuse_untrainable(plan.data, kept, counts, bool(validation_files), log)
     if counts.without_end:
         log(Warned(message=_without_end(counts.without_end, encoder.tokenizer)))
     prepared = _counted(plan, kept, counts)
-    shutil.rmtree(run / DATA, ignore_errors=True)
-    temporary.rename(run / DATA)
+    shutil.rmtree(run / ROWS, ignore_errors=True)
+    temporary.rename(run / ROWS)
     prepared.write(run / PREPARED_FILE)
     log(_summary(prepared))
     return prepared
@@ -103,8 +104,8 @@ def _tokenised(directory: Path, encoder: Encoder, split: _Split, rules: RowRules
     faults, counts = Faults(), _Counts()
     sources = tuple(name for _, name in split.files)
     with (
-        RowWriter(directory, "training", DATA, sources) as training,
-        RowWriter(directory, "validation", DATA, sources) as validation,
+        RowWriter(directory, "training", ROWS, sources) as training,
+        RowWriter(directory, "validation", ROWS, sources) as validation,
     ):
         rows = _encoded(encoder, _read(split.files, faults, RowParser(rules)), faults, log)
         for number, (place, row) in enumerate(rows):
@@ -126,13 +127,13 @@ def _rules(plan: DataPart) -> RowRules:
 
 def _find(run: Path, part: DataPart, log: Log) -> tuple[list[NamedFile], list[NamedFile]]:
     """Training and validation files. A validation fileset wins over validation files beside the training rows."""
-    root = run / "inputs" / "data"
+    root = run / DATA
     found = find_training(root)
     training, validation = named(found.training, root), named(found.validation, root)
     unused = [name for _, name in named(found.unused, root)]
     if part.validation == "files":
         unused += [name for _, name in validation]
-        root = run / "inputs" / "validation"
+        root = run / VALIDATION
         validation = named(find_validation(root).validation, root, "validation: ")
     if unused:
         log(Warned(message=f"data files that are not used: {', '.join(unused)}"))
@@ -156,7 +157,7 @@ def _all_faults(encoder: Encoder, files: Sequence[NamedFile], rules: RowRules, l
 
 
 def _encoder(run: Path, part: DataPart) -> Encoder:
-    tokenizer = Tokenizer.load(run / "inputs" / "model")
+    tokenizer = Tokenizer.load(run / MODEL)
     template = ChatTemplate(part.chat_template, tokenizer.special_tokens) if part.chat_template else None
     return Encoder(tokenizer, template, part.sequence_limit)
 
@@ -219,7 +220,7 @@ def _counted(plan: Plan, kept: _Kept, counts: _Counts) -> Prepared:
 def _packed(plan: Plan, kept: _Kept) -> Packs:
     lengths = np.diff(np.fromfile(kept.directory / Path(kept.training.offsets).name, "<i8"))
     packed = pack(lengths, plan.data.sequence_limit, plan.data.pack_window, plan.schedule.seed)
-    return packed.write(kept.directory, DATA, packs_per_step(plan.schedule.rows_per_step, len(packed), len(lengths)))
+    return packed.write(kept.directory, ROWS, packs_per_step(plan.schedule.rows_per_step, len(packed), len(lengths)))
 
 
 def _summary(prepared: Prepared) -> PreparedRows:

@@ -25,8 +25,8 @@ from tunesmith.generate.batch import Batch, forward
 from tunesmith.generate.cache import SHARE_OF_FREE_MEMORY, KeyValues, LayerShape, free_bytes, position_bytes
 from tunesmith.generate.packed import pack_linears
 from tunesmith.generate.request import Request
+from tunesmith.handoff.base import Compute
 from tunesmith.model.attention import LENGTH_DEPENDENT_ROPE
-from tunesmith.model.load import Compute
 from tunesmith.model.peft_files import AdapterWeights
 
 log = logging.getLogger(__name__)

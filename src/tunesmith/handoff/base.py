@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
+from tunesmith.described import Described
 from tunesmith.errors import EngineError
 
 VERSION = 1
 
+Compute = Literal["bf16", "fp16", "fp32"]
+"""Type of matrix products."""
+Stored = Literal["bfloat16", "float16", "float32"]
+"""Type of weights in a file."""
 
-class Handed(BaseModel):
+
+class Handed(Described):
     """A value that crosses from one tower to the other."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class HandedFile(Handed):

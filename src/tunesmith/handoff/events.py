@@ -12,11 +12,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter
 
-from tunesmith.handoff.base import Handed
+from tunesmith.handoff.base import Compute, Handed, Stored
 
 
 class Spoken(Handed):
@@ -58,12 +58,12 @@ class Started(Spoken):
     steps: int
     epochs: int
     device: str
-    compute: Literal["bf16", "fp16", "fp32"]
+    compute: Compute
     threads: int
     trained_parameters: int
     adapted_modules: int
     """0 where all weights are trained."""
-    stored_as: Literal["bfloat16", "float16", "float32"] = "float32"
+    stored_as: Stored = "float32"
     """Type of the weights in the artifact."""
     from_step: int = 0
     """The step whose checkpoint this attempt goes on from; 0 = from the start."""
@@ -142,6 +142,10 @@ class Warned(Spoken):
     message: str
 
 
+ARTIFACT = "artifact"
+"""The directory of a run that its result lies in."""
+
+
 class ArtifactFile(Handed):
     """A file of the artifact, complete and never written again."""
 
@@ -152,6 +156,10 @@ class ArtifactFile(Handed):
     size: int
 
 
+Reason = Literal["lowest_validation_loss", "last"]
+"""Why the weights of a step are exported."""
+
+
 class Finished(Spoken):
     """The artifact is complete in `artifact/`."""
 
@@ -159,8 +167,7 @@ class Finished(Spoken):
     step: int
     exported_step: int
     """The step whose weights were exported."""
-    reason: Literal["lowest_validation_loss", "last"]
-    """Why that step."""
+    reason: Reason
     files: tuple[ArtifactFile, ...]
 
 
@@ -171,6 +178,13 @@ class Stopped(Spoken):
     step: int
     """The last step done. After a pause the run goes on behind it; at 0 it starts anew and there is no checkpoint."""
     wish: Literal["cancel", "pause"]
+
+
+LESS_MEMORY = (
+    "Less is needed with a smaller batch.micro_batch_size or training.max_seq_length (unsloth: "
+    "batch.per_device_train_batch_size, model.max_seq_length)"
+)
+"""The way out for a run that memory ran out for."""
 
 
 class Failed(Spoken):
@@ -202,6 +216,10 @@ Event = Annotated[
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
+ATTEMPT = "TUNESMITH_ATTEMPT"
+"""The variable that tells an engine which attempt it is; the first, where nobody says."""
+
+
 def events_path(run: Path, attempt: int) -> Path:
     """Where attempt `attempt` (1-based) of a run speaks."""
     return run / f"events.{attempt}.jsonl"
@@ -216,6 +234,11 @@ class EventLog:
         said = self._file.seek(0, os.SEEK_END)
         if said and os.pread(self._file.fileno(), 1, said - 1) != b"\n":
             self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
+
+    @classmethod
+    def of_this_attempt(cls, run: Path) -> Self:
+        """Where this process speaks."""
+        return cls(events_path(run, int(os.environ.get(ATTEMPT, "1"))))
 
     def __call__(self, event: Event) -> None:
         """Write one line or nothing. Flushed to the kernel at once; to disk for everything but progress."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 from tunesmith.handoff.base import HandedFile
 
 INPUTS_FILE = "inputs.json"
+INPUTS = Path("inputs")
+MODEL, DATA, VALIDATION = INPUTS / "model", INPUTS / "data", INPUTS / "validation"
+"""Where they lie in a run."""
 
 
 class Inputs(HandedFile):

@@ -10,7 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunesmith.handoff.base import Handed, HandedFile
+from tunesmith.handoff.base import Compute, Handed, HandedFile, Stored
+
+PLAN_FILE = "plan.json"
 
 
 class Epochs(Handed):
@@ -32,32 +34,37 @@ Stop = Annotated[Epochs | FirstOf, Field(discriminator="kind")]
 
 
 class EachEpoch(Handed):
-    """Validate at the end of each epoch."""
+    """At the end of each epoch."""
 
     kind: Literal["each_epoch"] = "each_epoch"
 
 
 class FractionOfEpoch(Handed):
-    """Validate each time this part of an epoch has passed (0 < fraction <= 1)."""
+    """Each time this part of an epoch has passed (0 < fraction <= 1)."""
 
     kind: Literal["fraction"] = "fraction"
     fraction: float
 
 
 class EverySteps(Handed):
-    """Validate each time this many optimizer steps have passed."""
+    """Each time this many optimizer steps have passed."""
 
     kind: Literal["steps"] = "steps"
     steps: int
 
 
 class AtTheEnd(Handed):
-    """Validate once, after the last step."""
+    """Once, after the last step."""
 
     kind: Literal["at_the_end"] = "at_the_end"
 
 
 Cadence = Annotated[EachEpoch | FractionOfEpoch | EverySteps | AtTheEnd, Field(discriminator="kind")]
+"""When something is done, such as a validation or a checkpoint."""
+
+
+Attention = Literal["sdpa", "eager"]
+"""sdpa = torch's kernel where it can and wins; eager = explicit products throughout."""
 
 
 class ModelPart(Handed):
@@ -65,9 +72,9 @@ class ModelPart(Handed):
 
     name: str
     """`workspace/name` of the model entity, for the artifact's `base_model_name_or_path`."""
-    attention: Literal["sdpa", "eager"]
+    attention: Attention
     """Which attention function computes."""
-    compute: Literal["auto", "bf16", "fp16", "fp32"]
+    compute: Literal["auto"] | Compute
     """Type of the matrix products. auto = bf16 where the processor has bf16 dot products, else fp32; the run's
     `started` event says which it was. Frozen weights lie in the same type, trained ones have float32 masters."""
     recompute: Literal["no", "layers", "offloaded"] = "no"
@@ -103,6 +110,7 @@ class DataPart(Handed):
     """Rows that are looked at together when they are put into sequences of `sequence_limit` tokens."""
 
 
+Start = Literal["uniform", "gaussian", "both_random", "pissa", "olora"]
 OF_THE_BASE = ("pissa", "olora")
 """Starts that take a part out of W and begin as it."""
 
@@ -120,7 +128,7 @@ class LoraPart(Handed):
     """Draws the start values; None = the schedule's seed."""
     rank_stabilised: bool = False
     """scale = alpha / sqrt(rank) (Kalajdzievski, 2023)."""
-    start: Literal["uniform", "gaussian", "both_random", "pissa", "olora"] = "uniform"
+    start: Start = "uniform"
     """uniform = A uniform and B zero; gaussian = A normal and B zero; both_random = neither is zero; pissa = the
     principal directions of W (Meng et al., 2024); olora = its QR factors (Buyukakyuz, 2024)."""
     decomposed: bool = False
@@ -166,6 +174,11 @@ class OptimizerPart(Handed):
     max_grad_norm: float
     """The gradient's global L2 norm is scaled down to this."""
 
+    @property
+    def means(self) -> int:
+        """How many running means it keeps of each trained weight, in float32."""
+        return 0 if self.name == "sgd" else 2
+
 
 class ObjectivePart(Handed):
     """What is minimised, beyond the plain loss of the method; the validation loss stays plain."""
@@ -181,7 +194,7 @@ class ResultPart(Handed):
 
     form: Literal["adapter", "model"] = "adapter"
     """adapter = the adapter by itself; model = all weights, an adapter added to those of the base."""
-    dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    dtype: Literal["base"] | Stored = "base"
     """Type that a model's weights are stored in; base = as the base model's are."""
     step: Literal["best", "last"] = "best"
     """Which weights: those of the lowest validation loss (the last ones where none was measured), or the last ones."""
@@ -198,7 +211,7 @@ class SchedulePart(Handed):
     tokens_per_pass: int
     """Memory promise of one forward pass, in padded tokens: rows of a step are cut into passes that fit."""
     seed: int
-    """Draws the order of rows, the adapter's start values and dropout."""
+    """Draws packs and the order of rows, the adapter's start values, dropout and noise."""
     save_at: EachEpoch | EverySteps | None = None
     """Checkpoints that were asked for, beside those that are due by time; None = none."""
     log_every: int = 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tunesmith.handoff.base import Handed, HandedFile
 
+PREPARED_FILE = "data.json"
+
 
 class RowSet(Handed):
     """One split of the rows, in files under `data/`.

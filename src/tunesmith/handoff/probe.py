@@ -7,9 +7,8 @@ tolerance would either refuse right weights or pass wrong ones; what the base sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from tunesmith.handoff.base import Handed, HandedFile
+from tunesmith.handoff.base import Compute, Handed, HandedFile
 
 PROBE_FILE = "tunesmith_probe.json"
 
@@ -34,12 +33,12 @@ class Probe(HandedFile):
     """The most likely next tokens of the trained model after a prompt."""
 
     prompt_ids: tuple[int, ...]
-    compute: Literal["bf16", "fp16", "fp32"]
+    compute: Compute
     """What the trainer computed in."""
     top: tuple[ProbedToken, ...]
 
 
-def disagreement(probe: Probe, served: Sequence[float], compute: Literal["bf16", "fp16", "fp32"]) -> str:
+def disagreement(probe: Probe, served: Sequence[float], compute: Compute) -> str:
     """Why a model with these log-probabilities for the probe's tokens is not the trained one; "" if it may be."""
     gaps = [abs(value - each.trained) for value, each in zip(served, probe.top, strict=True)]
     if probe.compute == compute == "fp32":

@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from tunesmith.errors import EngineError
+from tunesmith.handoff.base import Compute
+from tunesmith.handoff.plan import Attention
 
-Compute = Literal["bf16", "fp16", "fp32"]
 DTYPES: dict[Compute, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 LOAD_ERROR = "ModelLoadError"
 
 
-def resolve_compute(wanted: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> Compute:
+def resolve_compute(wanted: Literal["auto"] | Compute, device: torch.device) -> Compute:
     """What `auto` means on this device: bf16 where there are bf16 dot products, else fp32.
 
     On a CPU without them bf16 products are emulated and slower than fp32.
@@ -36,9 +37,7 @@ def pick_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_model(
-    directory: Path, compute: Compute, attention: Literal["sdpa", "eager"], device: torch.device
-) -> nn.Module:
+def load_model(directory: Path, compute: Compute, attention: Attention, device: torch.device) -> nn.Module:
     """The causal language model in `directory`, all weights frozen and in the compute type, in eval mode.
 
     Returns transformers' own class (`config.architectures[0]`); only the module that defines it is imported. Experts
@@ -112,7 +111,7 @@ def _dequantised(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"quantization_config": Mxfp4Config(dequantize=True)}
 
 
-def _loadable(kind: Any, attention: Literal["sdpa", "eager"]) -> str:
+def _loadable(kind: Any, attention: Attention) -> str:
     """Families with capped scores or sinks cannot be made with torch's kernel; ours takes its place afterwards."""
     return attention if kind._supports_sdpa else "eager"  # noqa: SLF001 - no public way to ask
 

@@ -12,8 +12,6 @@ ADAPTER_SHARE = 1.5
 """Of the base's size, for base and adapter: a rule of thumb."""
 MODEL_SHARE = 3.0
 """Of the base's size, for base, checkpoint and output, where the result is a model."""
-OPTIMIZER_BYTES = {"adam": 12, "adamw": 12, "sgd": 4}
-"""A trained parameter in a checkpoint: its float32 master, and the two running means of Adam."""
 WEIGHT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 CHECKPOINTS = {"best": 4, "last": 3}
 """On disk at once: the newest two, the best one where that is the result, and the one that is being written."""
@@ -34,7 +32,7 @@ def disk_need(plan: Plan, facts: ModelFacts, *, base: int, data: int, here: int)
     output. The tokenised rows are counted as large as the data.
     """
     share = ADAPTER_SHARE if plan.result.form == "adapter" else MODEL_SHARE
-    checkpoint = OPTIMIZER_BYTES[plan.optimizer.name] * trained_parameters(plan, facts)
+    checkpoint = WEIGHT_BYTES["float32"] * (1 + plan.optimizer.means) * trained_parameters(plan, facts)
     written = base + CHECKPOINTS[plan.result.step] * checkpoint + _output(plan, facts, base)
     total = max(int(share * base), written) + 2 * data
     return DiskNeed(total=total, missing=max(0, total - here))

@@ -10,6 +10,7 @@ import sys
 from typing import Literal
 
 from tunesmith.errors import Invalid
+from tunesmith.handoff.base import Stored
 from tunesmith.handoff.plan import (
     AtTheEnd,
     DataPart,
@@ -66,7 +67,7 @@ DECAY: dict[str, Literal["cosine", "linear", "constant"]] = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
-STORED: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
+STORED: dict[str, Stored] = {"bf16": "bfloat16", "fp16": "float16"}
 """Type of the weights that are stored, by the one that computes."""
 RECOMPUTE: dict[str, Literal["no", "layers", "offloaded"]] = {
     "false": "no",
@@ -229,7 +230,7 @@ def _optimizer(spec: UnslothSpec) -> OptimizerPart:
     )
 
 
-def _stored(spec: UnslothSpec) -> Literal["bfloat16", "float16", "float32"]:
+def _stored(spec: UnslothSpec) -> Stored:
     asked = spec.model.dtype
     return STORED[spec.hardware.precision] if asked == "auto" else asked
 

@@ -6,17 +6,14 @@ Pure. What cannot go together on this model is refused here; the grammar knows n
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from tunesmith.errors import Invalid
-from tunesmith.handoff.plan import OF_THE_BASE, LoraPart
+from tunesmith.handoff.plan import OF_THE_BASE, LoraPart, Start
 from tunesmith.planning.facts import ModelFacts
 from tunesmith.planning.rules import matches, targets
 from tunesmith.spec.unsloth import UnslothLora
 
 FIELD = "training.lora"
-
-_Start = Literal["uniform", "gaussian", "both_random", "pissa", "olora"]
 
 
 def adapter(lora: UnslothLora, facts: ModelFacts, *, merged: bool) -> LoraPart:
@@ -79,7 +76,7 @@ def trained_biases(part: LoraPart, facts: ModelFacts) -> int:
     return sum(each.bias for each in facts.modules if part.bias == "all" or each.name in adapted)
 
 
-def _start(lora: UnslothLora) -> _Start:
+def _start(lora: UnslothLora) -> Start:
     asked = lora.init_lora_weights
     if isinstance(asked, bool):
         return "uniform" if asked else "both_random"

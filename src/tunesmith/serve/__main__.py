@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.errors import TunesmithError
 from tunesmith.handoff.deployment import DEPLOYMENT_FILE, SERVING_FILE, TOKEN_VARIABLE, Deployment, Serving
+from tunesmith.handoff.inputs import MODEL
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -65,7 +66,7 @@ def prepare(directory: Path) -> tuple[Engine, FastAPI]:
     from tunesmith.serve import app
     from tunesmith.serve.adapters import Adapters
 
-    model_dir = directory / "inputs" / "model"
+    model_dir = directory / MODEL
     tokenizer = Tokenizer.load(model_dir)
     template = ChatTemplate(deployment.chat_template, tokenizer.special_tokens) if deployment.chat_template else None
     device = pick_device()

@@ -12,9 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads; se
 import torch
 
 from tunesmith.errors import TunesmithError
-from tunesmith.handoff.events import EventLog, Failed, Warned, events_path
-from tunesmith.handoff.plan import Plan
-from tunesmith.handoff.prepared import Prepared
+from tunesmith.handoff.events import LESS_MEMORY, EventLog, Failed, Warned
+from tunesmith.handoff.plan import PLAN_FILE, Plan
+from tunesmith.handoff.prepared import PREPARED_FILE, Prepared
 from tunesmith.model.load import pick_device, resolve_compute
 from tunesmith.train.crew import Crew
 from tunesmith.train.loop import Job
@@ -23,15 +23,8 @@ from tunesmith.train.rehearsal import is_want_of_memory
 from tunesmith.train.signals import Doorbell, ToldToEnd, end_by_sigterm
 from tunesmith.train.trackers import Following, trackers_of
 
-LESS_MEMORY = (
-    "Less is needed with a smaller batch.micro_batch_size or training.max_seq_length (unsloth: "
-    "batch.per_device_train_batch_size, model.max_seq_length)"
-)
-
 RECIPES = {"sft": sft}
 """Plan.method -> the function that runs it."""
-
-PLAN_FILE, PREPARED_FILE = "plan.json", "data.json"
 
 
 def main(run: Path) -> int:
@@ -41,7 +34,7 @@ def main(run: Path) -> int:
     """
     doorbell = Doorbell()
     doorbell.listen()
-    log = Following(EventLog(events_path(run, int(os.environ.get("TUNESMITH_ATTEMPT", "1")))))
+    log = Following(EventLog.of_this_attempt(run))
     try:
         status = _train(run, log, doorbell)
     except ToldToEnd:

@@ -58,15 +58,15 @@ def passes(
 
     A row of more than `longest_shared` tokens is a pass of its own; None = any row may share one.
     """
-    alone = [row for row in chosen if longest_shared is not None and rows.lengths[row] > longest_shared]
-    for row in alone:
-        yield [_pass(rows, [int(row)], device, flat)]
-    chosen = [row for row in chosen if row not in set(alone)]
-    lengths = [int(rows.lengths[row]) for row in chosen]
+    sharing: list[int] = []
+    for row in map(int, chosen):
+        if longest_shared is not None and rows.lengths[row] > longest_shared:
+            yield [_pass(rows, [row], device, flat)]
+        else:
+            sharing.append(row)
+    lengths = [int(rows.lengths[row]) for row in sharing]
     for group in (best_fit if flat else cut)(lengths, tokens_per_pass):
-        yield [
-            _pass(rows, [int(chosen[place]) for place in hand], device, flat) for hand in deal(lengths, group, hands)
-        ]
+        yield [_pass(rows, [sharing[place] for place in hand], device, flat) for hand in deal(lengths, group, hands)]
 
 
 def cut(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:

@@ -11,22 +11,22 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tunesmith.data.store import Rows
+from tunesmith.handoff.base import Compute, Stored
 from tunesmith.handoff.crash import crash_at
-from tunesmith.handoff.events import ArtifactFile
+from tunesmith.handoff.events import ARTIFACT, ArtifactFile
+from tunesmith.handoff.inputs import MODEL
 from tunesmith.handoff.probe import PROBE_FILE, Probe, ProbedToken
 from tunesmith.model.head import Head, hidden_states
-from tunesmith.model.load import DTYPES, Compute, load_model
+from tunesmith.model.load import DTYPES, load_model
 from tunesmith.train.disk import sha256_of, written
 from tunesmith.train.loop import Job, Method
 from tunesmith.train.provenance import MODEL_CARD, PROVENANCE_FILE, Provenance, model_card
 
-ARTIFACT, MODEL = "artifact", Path("inputs", "model")
 PROBE_TOKENS, PROBE_ENTRIES = 256, 8
 """Longest prompt of a probe, and how many of the most likely next tokens it lists."""
 
@@ -48,7 +48,6 @@ TOKENIZER_FILES = (
 """Taken over from the base as they are."""
 TEMPLATE_FILE = "chat_template.jinja"
 
-Stored = Literal["bfloat16", "float16", "float32"]
 COMPUTED_AS: dict[Stored, Compute] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 """What a type of stored weights is called where it computes."""
 
@@ -87,7 +86,7 @@ def stored_as(job: Job) -> Stored:
 
 
 def export(
-    job: Job, method: Method, asked: Sequence[int], base_V: Tensor, compute: Compute, made: Provenance
+    job: Job, method: Method, asked: Sequence[int], base_V: Tensor, made: Provenance
 ) -> tuple[ArtifactFile, ...]:
     """Write `artifact/` whole, each file flushed and read-only; returns the files with their digests.
 
@@ -95,7 +94,7 @@ def export(
     model is used up.
     """
     adapter = job.plan.result.form == "adapter"
-    model = method.student.model if adapter else _settled(job, method, COMPUTED_AS[stored_as(job)])
+    model = method.student.model if adapter else _settled(job, method, COMPUTED_AS[made.stored_as])
     weights = method.optimizer.masters() if adapter else dict(model.named_parameters())
     with written(job.run / ARTIFACT, sum(tensor.nbytes for tensor in weights.values())) as directory:
         if adapter:
@@ -106,9 +105,9 @@ def export(
             model.save_pretrained(directory, max_shard_size=SHARD)
             _take_over(job, directory)
         crash_at("artifact-half-written")
-        _cast(model, compute)
+        _cast(model, made.compute)
         trained_V = next_token(model, Head.of(model), asked)
-        probe(asked, compute, trained_V, base_V).write(directory / PROBE_FILE)
+        probe(asked, made.compute, trained_V, base_V).write(directory / PROBE_FILE)
         made.write(directory / PROVENANCE_FILE)
         (directory / MODEL_CARD).write_text(model_card(made), encoding="utf-8")
         return tuple(_file(path) for path in sorted(directory.iterdir()))

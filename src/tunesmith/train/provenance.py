@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from tunesmith.handoff.base import Handed, HandedFile
-from tunesmith.handoff.inputs import INPUTS_FILE, Inputs, digest_of
+from tunesmith.handoff.base import Compute, Handed, HandedFile, Stored
+from tunesmith.handoff.events import Reason
+from tunesmith.handoff.inputs import INPUTS, INPUTS_FILE, Inputs, digest_of
 from tunesmith.handoff.plan import LoraPart, Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.train.checkpoint import State
@@ -55,12 +56,12 @@ class Provenance(HandedFile):
     steps: int
     """Optimizer steps of the whole run."""
     exported_step: int
-    exported_because: str
+    exported_because: Reason
     validation_loss: float | None
     """Of the exported step; None where it was not measured."""
     device: str
-    compute: str
-    stored_as: str
+    compute: Compute
+    stored_as: Stored
     threads: int
     code: str
     """Version of this engine."""
@@ -69,7 +70,7 @@ class Provenance(HandedFile):
     machine: str
 
 
-def provenance(job: Job, compute: str, stored: str, step: int, reason: str, end: State) -> Provenance:
+def provenance(job: Job, compute: Compute, stored: Stored, step: int, reason: Reason, end: State) -> Provenance:
     """Of the weights after `step` of a run that has come to `end`."""
     return Provenance(
         base_model=job.plan.model.name,
@@ -141,7 +142,7 @@ def _inputs(run: Path) -> dict[str, Fileset]:
     if (run / INPUTS_FILE).exists():
         known: Mapping[str, Mapping[str, str]] = Inputs.read(run / INPUTS_FILE).files
     else:
-        known = {directory.name: _digests(directory) for directory in sorted((run / "inputs").iterdir())}
+        known = {directory.name: _digests(directory) for directory in sorted((run / INPUTS).iterdir())}
     return {name: Fileset(digest=digest_of(files.items()), files=dict(files)) for name, files in known.items()}
 
 

@@ -27,8 +27,8 @@ from tunesmith.train.memory import available_bytes, peak_bytes
 Learn = Callable[[Pass], object]
 """Forward and backward through a pass, as in a step; gradients stand in what it returns, or the caller forgets them."""
 
-STATE_BYTES = {"adam": 8, "adamw": 8, "sgd": 0}
-"""Of the optimizer's running means, by trained number: they come into memory with the first step."""
+MEAN_BYTES = 4
+"""Of a running mean of the optimizer, which comes into memory with the first step."""
 SHARES = (1 / 8, 1 / 4)
 """Of the longest pass's tokens, from which the whole is foreseen where it has few rows."""
 AMPLE = 4
@@ -80,7 +80,7 @@ def rehearse(
     chosen = longest_pass(rows.lengths, budget, most, flat, longest_shared)
     (parts,) = passes(rows, chosen, budget, device, hands, flat=flat)
     tokens = sum(part.ids_BT.numel() for part in parts)
-    state = STATE_BYTES[plan.optimizer.name] * sum(weight.numel() for weight in weights)
+    state = MEAN_BYTES * plan.optimizer.means * sum(weight.numel() for weight in weights)
     copies = (len(parts) - 1) * sum(weight.nbytes for weight in weights)
 
     def foreseen() -> Need:
@@ -95,7 +95,7 @@ def rehearse(
                 raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
     try:
         crew.share(learn, parts)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise
         error.__traceback__ = None  # its frames hold what was computed so far

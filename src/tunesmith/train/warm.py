@@ -14,7 +14,7 @@ import transformers
 import tunesmith.data.__main__
 import tunesmith.data.prepare
 import tunesmith.train.__main__  # noqa: F401 - that is the purpose
-from tunesmith.train.export import MODEL
+from tunesmith.handoff.inputs import MODEL
 
 
 def ready(run: Path) -> None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tunesmith.data.schedule import epoch_of
 from tunesmith.data.store import Rows
 from tunesmith.data.tokens import Tokenizer
 from tunesmith.handoff.crash import crash_at
-from tunesmith.handoff.events import Finished, Started, Stopped, Warned
+from tunesmith.handoff.events import Finished, Reason, Started, Stopped, Warned
+from tunesmith.handoff.inputs import MODEL
 from tunesmith.handoff.wish import read_wish
 from tunesmith.model.attention import attend_by_rows, layout_of, longest_shared
 from tunesmith.model.head import Head, check, hidden_states
 from tunesmith.model.load import load_model, resolve_compute
 from tunesmith.train.batches import Pass
 from tunesmith.train.checkpoint import Checkpoints
-from tunesmith.train.export import MODEL, export, next_token, probe_prompt, stored_as
+from tunesmith.train.export import export, next_token, probe_prompt, stored_as
 from tunesmith.train.gauge import Gauge
 from tunesmith.train.loop import Job, Method, fit, put_chosen
 from tunesmith.train.losses import summed_cross_entropy
@@ -63,16 +64,17 @@ def sft(job: Job) -> None:
         longest_shared=longest_shared(model),
         scaled=compute == "fp16",
     )
+    stored = stored_as(job)
     job.log(
         Started(
             steps=prepared.steps,
-            epochs=-(-prepared.steps // prepared.steps_per_epoch),
+            epochs=epoch_of(prepared.steps, prepared.steps_per_epoch),
             device=str(job.device),
             compute=compute,
             threads=torch.get_num_threads(),
             trained_parameters=sum(weight.numel() for weight in student.parameters().values()),
             adapted_modules=student.adapted_modules,
-            stored_as=stored_as(job),
+            stored_as=stored,
             from_step=start.step,
             request_id=os.environ.get("TUNESMITH_REQUEST_ID", ""),
         )
@@ -81,10 +83,10 @@ def sft(job: Job) -> None:
     if end is None:
         return
     step = put_chosen(job, method, checkpoints, end)
-    reason: Literal["lowest_validation_loss", "last"] = "last"
+    reason: Reason = "last"
     if plan.result.step == "best" and step == end.best_step:
         reason = "lowest_validation_loss"
-    made = provenance(job, compute, stored_as(job), step, reason, end)
-    files = export(job, method, asked, base_V, compute, made)
+    made = provenance(job, compute, stored, step, reason, end)
+    files = export(job, method, asked, base_V, made)
     crash_at("finished-unsaid")
     job.log(Finished(step=end.step, exported_step=step, reason=reason, files=files))
