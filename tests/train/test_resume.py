@@ -19,8 +19,8 @@ from tunesmith.handoff.crash import VARIABLE
 from tunesmith.handoff.plan import Epochs, EverySteps, MlflowPart, Plan, TrackersPart
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import Wish
-from tunesmith.train import disk, pace
-from tunesmith.train.checkpoint import checkpoint_directories, digest_of
+from tunesmith.train import checkpoint, disk, pace
+from tunesmith.train.checkpoint import checkpoint_directories, digest_of, step_directory
 
 STEPS = 9
 HARD = {
@@ -149,6 +149,15 @@ def test_a_finished_run_exports_the_same_again(ended, undisturbed):
     assert [event.kind for event in again] == ["started", "finished"]
     assert again[0].from_step == STEPS
     assert again[-1].files == said(undisturbed)[-1].files
+
+
+def test_a_checkpoint_is_read_through_once_and_of_the_best_its_weights(ended, monkeypatch):
+    """Each reading of a large model's takes seconds."""
+    newest, read = checkpoint_directories(ended)[-1], []
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: read.append(path) or disk.sha256_of(path))
+    exported = train(ended)[-1].exported_step
+    best = [] if exported == STEPS else [step_directory(ended, exported) / "weights.safetensors"]
+    assert sorted(read) == sorted([newest / "optimizer.safetensors", newest / "weights.safetensors", *best])
 
 
 def test_a_sigterm_that_no_wish_explains_saves_and_ends_by_that_signal(run, undisturbed):

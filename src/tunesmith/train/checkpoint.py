@@ -23,8 +23,8 @@ from torch import Tensor
 from tunesmith.errors import EngineError
 from tunesmith.handoff.base import Handed, HandedFile
 from tunesmith.handoff.crash import crash_at
-from tunesmith.handoff.plan import Plan
-from tunesmith.handoff.prepared import Prepared
+from tunesmith.handoff.plan import PLAN_FILE, Plan
+from tunesmith.handoff.prepared import PREPARED_FILE, Prepared
 from tunesmith.train.disk import SPARE_BYTES, sha256_of, told_of_disk, written
 from tunesmith.train.optim import SCALE_START
 
@@ -78,6 +78,8 @@ class Checkpoints:
         self._plan, self._rows = digest_of(plan, {"trackers"}), digest_of(prepared)
         self._good: list[State] = []
         """Of the checkpoints that this process has read or written, oldest first."""
+        self._taken_up = 0
+        """Whose files were all read, which for large models takes seconds, and found whole; 0 = none's."""
 
     def take_up(self, warn: Callable[[str], None]) -> State:
         """Where the newest complete checkpoint stands, a fresh State if there is none; damaged ones are passed over.
@@ -93,7 +95,7 @@ class Checkpoints:
                 warn(f"{why}; it is passed over, the run goes on from an earlier one or from its start")
                 continue
             self._refuse_foreign(directory, found)
-            self._good = [found.state]
+            self._good, self._taken_up = [found.state], found.state.step
             return found.state
         return State()
 
@@ -102,13 +104,14 @@ class Checkpoints:
         return bool(self._good) and self._good[-1].step == step
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """The weights of a step; Damaged if its checkpoint is gone or not what was written."""
+        """The weights of a step; Damaged if they are gone or not what was written."""
         directory = step_directory(self._run, step)
-        verified(directory)
+        if step != self._taken_up:
+            verified(directory, [WEIGHTS_FILE])
         return load_file(directory / WEIGHTS_FILE)
 
     def optimizer(self, step: int) -> dict[str, Tensor]:
-        """The optimizer's state at a step whose weights were read just now."""
+        """The optimizer's state at the step that was taken up."""
         return load_file(step_directory(self._run, step) / OPTIMIZER_FILE)
 
     def save(self, state: State, weights: Mapping[str, Tensor], optimizer: dict[str, Tensor]) -> Path:
@@ -136,7 +139,7 @@ class Checkpoints:
         self._good[-1] = state
 
     def _refuse_foreign(self, directory: Path, found: Checkpoint) -> None:
-        for what, theirs, ours in (("plan.json", found.plan, self._plan), ("data.json", found.rows, self._rows)):
+        for what, theirs, ours in ((PLAN_FILE, found.plan, self._plan), (PREPARED_FILE, found.rows, self._rows)):
             if theirs != ours:
                 raise EngineError(
                     f"{directory} belongs to another {what} (digest {theirs[:12]}) than the run has now ({ours[:12]}): "
@@ -161,12 +164,12 @@ def checkpoint_directories(run: Path) -> list[Path]:
     return sorted((run / CHECKPOINTS).glob("step-*"), key=_step_of)
 
 
-def verified(directory: Path) -> Checkpoint:
-    """What `directory` holds; Damaged names the file that is missing or changed."""
+def verified(directory: Path, names: Collection[str] = (WEIGHTS_FILE, OPTIMIZER_FILE)) -> Checkpoint:
+    """What `directory` holds; Damaged says which of the named files is missing or changed."""
     try:
         found = Checkpoint.read(directory / CHECKPOINT_FILE)
-        for name, digest in found.files.items():
-            if sha256_of(directory / name) != digest:
+        for name in names:
+            if sha256_of(directory / name) != found.files.get(name):
                 raise Damaged(f"{directory / name} is damaged: its digest is not the one that was recorded")
     except (EngineError, OSError) as error:
         raise Damaged(f"{directory} is damaged: {error}") from None
