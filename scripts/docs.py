@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from tunesmith import settings
 from tunesmith.cli.main import app as command_line
 from tunesmith.control.submission import OF_CONTAINERS
+from tunesmith.described import descriptions
 from tunesmith.handoff.capabilities import CAPABILITIES, TRAINED_FAMILIES, Capability
 from tunesmith.server.app import create_app
 from tunesmith.settings import Settings, variable_of
@@ -177,7 +178,7 @@ def _fields(spec: type[BaseModel], path: str, rows: dict[str, Capability]) -> It
         if below:
             yield from _fields(below, f"{path}{name}.", rows)
             continue
-        row, words = rows.get(f"{path}{name}"), _joined(field.description or "").replace("|", "\\|")
+        row, words = rows.get(f"{path}{name}"), _joined(descriptions(spec).get(name, "")).replace("|", "\\|")
         built = f"{_values(row)} (`{row.proof}`)" if row else _of_what_is_not_built(f"{path}{name}", rows)
         default = "required" if field.is_required() else f"`{_written(field.get_default(call_default_factory=True))}`"
         yield f"| `{path}{name}` | {default} | {words} | {built} |"

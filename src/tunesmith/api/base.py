@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import ConfigDict, PlainSerializer, StringConstraints
 
 from tunesmith.api.filters import Filter, echo
+from tunesmith.described import Described
 from tunesmith.refs import FIRST_LOOK
 
 Timestamp = Annotated[datetime, PlainSerializer(lambda at: at.isoformat(timespec="microseconds"), return_type=str)]
@@ -25,16 +26,16 @@ JsonObject = dict[str, Any]
 T = TypeVar("T")
 
 
-class Request(BaseModel):
+class Request(Described):
     """A request body: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Resource(BaseModel):
+class Resource(Described):
     """Something the platform answers with: unknown keys are ignored when it is read back."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Pagination(Resource):

@@ -77,7 +77,7 @@ class CreateRlJob(CreateJob):
     spec: RlJobInput
 
 
-class LogRequest(Request):
+class LogRequest(Request, use_attribute_docstrings=True):  # FastAPI reads a query's from the fields themselves
     """Which part of a log."""
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100

@@ -11,7 +11,7 @@ Kind = Literal["status", "metrics", "log"]
 KINDS: tuple[Kind, ...] = ("status", "metrics", "log")
 
 
-class EventsRequest(Request):
+class EventsRequest(Request, use_attribute_docstrings=True):  # FastAPI reads a query's from the fields themselves
     """Which part of a stream."""
 
     cursor: str | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from tunesmith.described import Described
 from tunesmith.generate.sampling import Sampling
 
 MOST_STOPS = 4
@@ -20,10 +21,10 @@ COMPLETION_TOKENS = 16
 StopString = Annotated[str, Field(min_length=1)]
 
 
-class Asked(BaseModel):
+class Asked(Described):
     """A request body: closed, so that a misspelt field is an error and not a silence."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class StreamOptions(Asked):
