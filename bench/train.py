@@ -19,17 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.made import furnished, made_up_rows, operations_per_token, prepared, random_llama, skewed
 from bench.peer import peer_python
-from bench.sides import ALPHA, RANK, SIDES, TRL, WARM_UP_STEPS, Found, linear_shapes, steps_of
-from tunesmith.data.store import Rows
+from bench.sides import ALPHA, RANK, SIDES, TRL, WARM_UP_STEPS, Found, measured, steps_of
 
 SMALL = {
     "vocab_size": 8192,
@@ -42,9 +40,8 @@ SMALL = {
     "initializer_range": 0.02,
 }
 """21.8M parameters, of which 18.7M lie in linear layers; the output head is the embedding."""
-ROWS, SHORTEST, LONGEST = 400, 16, 1024
-SPREAD = (4.9, 0.9)
-"""Of the logarithm of a row's tokens: 199 on average, and 38% of a batch padded to its longest row is real."""
+ROWS, LONGEST = 400, 1024
+"""199 tokens on average, and 38% of a batch padded to its longest row is real."""
 BATCH = 8
 WORDS = {
     "ours": "ours",
@@ -70,12 +67,14 @@ def main() -> None:
         results: dict[str, list[Found]] = {side: [] for side in ("matmul", *asked.sides)}
         for turn in range(asked.repeats):
             for side in list(results)[:: -1 if turn % 2 else 1]:
-                results[side].append(_measured(side, pythons[side], run, asked))
+                results[side].append(
+                    measured(side, WORDS.get(side, side), pythons[side], run, asked.steps, threads=asked.threads)
+                )
         medians = {
             side: {key: statistics.median(one[key] for one in found) for key in found[0]}
             for side, found in results.items()
         }
-        _say(medians, results, _operations_per_token(run))
+        _say(medians, results, operations_per_token(run, WARM_UP_STEPS))
 
 
 def _arguments() -> argparse.Namespace:
@@ -90,102 +89,31 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(side: str, python: Path, run: Path, asked: argparse.Namespace) -> Found:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "HF_HUB_OFFLINE": "1"}
-    if side == "ours":  # as `python -m tunesmith.train` sets it; the peers run as torch comes
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    command = [str(python), "-m", "bench.sides", side, str(run), str(asked.steps)]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{WORDS.get(side, side)} failed:\n{done.stderr[-3000:]}")
-    found: Found = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def _prepared_run(run: Path, asked: argparse.Namespace) -> Path:
-    """A run as control leaves it, with each step's rows beside it for the peers."""
+    """A run of Llama's linear layers, and its steps."""
     import torch
 
+    from tests.models import linear_names
     from tests.plans import plan
-    from tunesmith.data.order import Order
-    from tunesmith.data.prepare import prepare
-    from tunesmith.handoff.plan import FirstOf
-    from tunesmith.handoff.prepared import Prepared
     from tunesmith.model.load import resolve_compute
 
-    (run / "inputs/data").mkdir(parents=True)
-    model = asked.model.resolve() if asked.model else _small_model(run / "small")
-    (run / "inputs/model").symlink_to(model)
-    (run / "inputs/data/train.jsonl").write_text(asked.rows.read_text() if asked.rows else _made_up_rows())
-    template = model / "chat_template.jinja"
-    steps = asked.steps + WARM_UP_STEPS
+    model = asked.model.resolve() if asked.model else random_llama(run.parent / "model", SMALL)
+    furnished(run, model, asked.rows.read_text() if asked.rows else _made_up_rows())
+    template, config = model / "chat_template.jinja", json.loads((model / "config.json").read_text())
+    modules = linear_names(config["num_hidden_layers"])
     given = plan(
         model={"compute": resolve_compute(asked.compute, torch.device("cpu"))},
         data={"chat_template": template.read_text() if template.exists() else "", "sequence_limit": 2048},
-        adapter={"rank": RANK, "alpha": ALPHA, "modules": _linears(model)},
-        schedule={"rows_per_step": BATCH, "tokens_per_pass": 2048, "stop": FirstOf(epochs=100, steps=steps)},
+        adapter={"rank": RANK, "alpha": ALPHA, "modules": modules},
+        schedule={"rows_per_step": BATCH, "tokens_per_pass": 2048},
     )
-    given.write(run / "plan.json")
-    prepare(run, given, lambda _event: None)
-    prepared = Prepared.read(run / "data.json")
-    rows, order = Rows(run, prepared.training), Order(run, prepared, given)
-    with (run / "steps.jsonl").open("w") as file:
-        for step in range(1, steps + 1):
-            file.write(json.dumps([_as_peers_take_it(rows, int(row)) for row in order.rows_of_step(step)]) + "\n")
+    prepared(run, given, asked.steps + WARM_UP_STEPS)
     return run
 
 
-def _as_peers_take_it(rows: Rows, row: int) -> dict[str, list[int]]:
-    ids, mask = rows.ids(row).tolist(), rows.mask(row).tolist()
-    return {"input_ids": ids, "labels": [token if on else -100 for token, on in zip(ids, mask, strict=True)]}
-
-
-def _small_model(directory: Path) -> Path:
-    """The random Llama, with a tokenizer to whose vocabulary each made-up word belongs."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    from tests.models import tiny_llama
-
-    tiny_llama(directory, **SMALL)
-    special = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
-    words = {f"w{number}": number for number in range(len(special), SMALL["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel({**special, **words}, unk_token="<|endoftext|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.save(str(directory / "tokenizer.json"))
-    return directory
-
-
 def _made_up_rows() -> str:
-    """Prompts and completions of equal length, of words drawn evenly."""
     draw = random.Random(1)
-    lines = []
-    for _ in range(ROWS):
-        length = min(LONGEST, max(SHORTEST, round(draw.lognormvariate(*SPREAD))))
-        words = [f"w{draw.randrange(3, SMALL['vocab_size'])}" for _ in range(length - 1)]  # and the end token
-        half = length // 2
-        lines.append(json.dumps({"prompt": " ".join(words[:half]), "completion": " ".join(words[half:])}))
-    return "\n".join(lines)
-
-
-def _linears(model: Path) -> tuple[str, ...]:
-    from tests.models import linear_names
-
-    return linear_names(json.loads((model / "config.json").read_text())["num_hidden_layers"])
-
-
-def _operations_per_token(run: Path) -> float:
-    """Floating-point operations per real token of the measured steps, by the formula above."""
-    config = json.loads((run / "inputs/model/config.json").read_text())
-    rows = [row for step in steps_of(run)[WARM_UP_STEPS:] for row in step]
-    lengths = [len(row["input_ids"]) for row in rows]
-    trained = sum(label != -100 for row in rows for label in row["labels"][1:])
-    shapes = linear_shapes(config)
-    weights = config["num_hidden_layers"] * sum(outputs * inputs for outputs, inputs in shapes)
-    pairs = sum(length * (length + 1) / 2 for length in lengths)
-    attention = 12 * shapes[0][0] * config["num_hidden_layers"] * pairs
-    head = 4 * config["hidden_size"] * config["vocab_size"] * trained
-    return 4.0 * weights + (attention + head) / sum(lengths)
+    return made_up_rows(skewed(ROWS, LONGEST, draw), SMALL["vocab_size"], draw)
 
 
 def _say_what(run: Path, asked: argparse.Namespace) -> None:
