@@ -34,6 +34,8 @@ def complaints(tmp_path_factory):
         folder.mkdir(exist_ok=True)
         (folder / "__init__.py").touch()
         (folder / "planted.py").write_text(f"import {module}\n")
+    for one, other in (("planted_here", "planted_there"), ("planted_there", "planted_here")):
+        (copy / f"src/tunesmith/store/{one}.py").write_text(f"def later():\n    import tunesmith.store.{other}\n")
     answer = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=copy,
@@ -49,6 +51,10 @@ def complaints(tmp_path_factory):
 @pytest.mark.parametrize("room", [room for room in WRONG if room != "refs_beside"])
 def test_an_import_in_the_wrong_direction_is_found(complaints, room):
     assert f"tunesmith.{room}.planted -> {WRONG[room]}" in complaints
+
+
+def test_a_circle_is_found(complaints):
+    assert "No cycles are allowed in tunesmith.store" in complaints
 
 
 def test_a_room_on_no_floor_is_found(complaints):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunesmith.api.filesets import CacheStatus, RemoteStorage, S3Storage
-from tunesmith.control.sources.base import CHUNK, Busy, Interrupted, Pinned, Sources
+from tunesmith.control.sources.base import CHUNK, Busy, Interrupted, Pinned
 from tunesmith.control.sources.fetch import Fetch, Mismatch
+from tunesmith.control.sources.registry import Sources
 from tunesmith.errors import NotFound, TunesmithError
 from tunesmith.refs import Ref
 from tunesmith.store.blobs import Blobs

@@ -13,7 +13,8 @@ from typing import Final, ParamSpec, TypeVar
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.filesets import CreateFileset, Fileset, FilesetFile, LocalStorage, UpdateFileset
 from tunesmith.control.contents import Contents
-from tunesmith.control.sources.base import Pinned, Sources
+from tunesmith.control.sources.base import Pinned
+from tunesmith.control.sources.registry import Sources
 from tunesmith.errors import BadRequest, NotFound, Unavailable
 from tunesmith.refs import Ref, check_name
 from tunesmith.store.blobs import Blobs, BlobWriter

@@ -32,7 +32,7 @@ from tunesmith.control.routing import Routing
 from tunesmith.control.runs import GRACE_SECONDS, Runs
 from tunesmith.control.secrets import Keys, SecretService, Vault
 from tunesmith.control.serving import ServingClient
-from tunesmith.control.sources.base import Sources
+from tunesmith.control.sources.registry import Sources
 from tunesmith.control.stepper import Stepper
 from tunesmith.control.submission import Submission
 from tunesmith.control.supervisor import Supervisor, slowness

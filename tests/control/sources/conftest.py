@@ -15,8 +15,9 @@ from tests.control.sources.standins.hub import Hub
 from tunesmith.api.filesets import CreateFileset, RemoteStorage
 from tunesmith.control.contents import Contents
 from tunesmith.control.filesets import create
-from tunesmith.control.sources import base
-from tunesmith.control.sources.base import Pinned, Sources
+from tunesmith.control.sources import registry
+from tunesmith.control.sources.base import Pinned
+from tunesmith.control.sources.registry import Sources
 from tunesmith.errors import NotFound
 from tunesmith.refs import Ref
 from tunesmith.settings import Settings
@@ -51,7 +52,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between attempts here."""
-    monkeypatch.setattr(base, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(registry, "PAUSE_SECONDS", 0.001)
 
 
 def pin(storage: RemoteStorage, *allowed: str, **secrets: str) -> Pinned:

@@ -14,7 +14,7 @@ import pytest
 from tests.control.sources.conftest import pin
 from tests.control.sources.standins.hub import COMMIT, Hub, git_id
 from tunesmith.api.filesets import HuggingFaceStorage
-from tunesmith.control.sources import base, huggingface
+from tunesmith.control.sources import huggingface, registry
 from tunesmith.errors import BadRequest, TunesmithError, Unavailable, Upstream
 
 CANARY = "hf_canary1234567890"
@@ -146,7 +146,7 @@ def test_a_hub_that_is_busy_for_long_is_503(hub: Hub) -> None:
     hub.busy = [(429, "3600")]
     with pytest.raises(Unavailable, match=r"Storage backend unavailable: .*busy \(429\)"):
         pin(storage(hub), hub.url)
-    hub.busy = [(429, "0")] * base.ATTEMPTS
+    hub.busy = [(429, "0")] * registry.ATTEMPTS
     with pytest.raises(Unavailable):
         pin(storage(hub), hub.url)
 

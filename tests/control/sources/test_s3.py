@@ -13,8 +13,9 @@ from moto.server import ThreadedMotoServer
 
 from tests.control.sources.conftest import REMOTE, Shelf, collect, pin
 from tunesmith.api.filesets import S3Storage
-from tunesmith.control.sources import base
-from tunesmith.control.sources.base import Changed, Sources
+from tunesmith.control.sources import registry
+from tunesmith.control.sources.base import Changed
+from tunesmith.control.sources.registry import Sources
 from tunesmith.errors import BadRequest, Upstream
 from tunesmith.settings import Settings
 
@@ -160,7 +161,7 @@ def test_a_storage_that_is_not_there_is_502(bucket: Bucket) -> None:
 def test_without_boto3_the_answer_names_the_extra(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tunesmith.control.sources.s3", raising=False)
     monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.setattr(base, "ATTEMPTS", 1)
+    monkeypatch.setattr(registry, "ATTEMPTS", 1)
     sources = Sources(Settings(allowed_endpoints=(bucket.url,)), object())
     with pytest.raises(BadRequest, match=r"pip install 'tunesmith\[s3\]'"):
         sources._source(bucket.storage())
