@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.families import tiny
 from tests.models import tiny_llama
 from tunesmith.model.load import load_model
 from tunesmith.model.norms import FrozenNorm, write_out_norms
@@ -21,6 +22,17 @@ def test_a_model_with_written_out_norms_answers_the_same(tmp_path, compute):
         assert write_out_norms(model) == 5
         found = model(ids).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_norms_that_are_held_in_another_type_than_the_model_give_what_they_gave(tmp_path):
+    tiny("gpt_oss", tmp_path)
+    model = load_model(tmp_path, "fp16", "eager", torch.device("cpu"))
+    x = torch.randn(3, 32).half()
+    expected = model.model.norm(x)
+    write_out_norms(model)
+    found = model.model.norm(x)
+    assert found.dtype == expected.dtype == torch.float16
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_gradient_is_that_of_the_formula():

@@ -21,8 +21,10 @@ def write_out_norms(model: nn.Module, besides: Collection[str] = ()) -> int:
     """Replace the RMS norms that `FrozenNorm` reproduces, as a trial on random values shows; returns how many.
 
     Those named in `besides` stay: they are trained.
-    A family's own variant, such as Gemma's 1 + weight, fails the trial and stays as it is.
+    A family's own variant, such as Gemma's 1 + weight, fails the trial and stays as it is. So do norms that are held in
+    float32 in a float16 model (GPT-OSS) and round their result again: what comes in may have any type of the weights.
     """
+    types = {weight.dtype for weight in model.parameters()}
     found = [
         (name, module)
         for name, module in model.named_modules()
@@ -36,7 +38,7 @@ def write_out_norms(model: nn.Module, besides: Collection[str] = ()) -> int:
         if not isinstance(eps, float):
             continue
         lean = FrozenNorm(module.weight, eps)
-        if _same(module, lean):
+        if all(_same(module, lean, dtype) for dtype in types):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, lean)
             replaced += 1
@@ -75,10 +77,10 @@ class _Norm(torch.autograd.Function):
         return d_n.addcmul_(n, mean, value=-1).mul_(r.to(n.dtype)), None, None
 
 
-def _same(module: nn.Module, lean: FrozenNorm) -> bool:
+def _same(module: nn.Module, lean: FrozenNorm, dtype: torch.dtype) -> bool:
     weight = lean.weight
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(_PROBE_ROWS, weight.shape[-1], generator=draw).to(weight.device, weight.dtype)
+    x = torch.randn(_PROBE_ROWS, weight.shape[-1], generator=draw).to(weight.device, dtype)
     with torch.no_grad():
         theirs, ours = module(x), lean(x)
     return theirs.dtype == ours.dtype and torch.allclose(theirs, ours, **_EXACT)
