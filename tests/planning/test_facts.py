@@ -36,6 +36,13 @@ def test_parameters_are_counted_from_the_headers() -> None:
     assert facts(CONFIG, tensors, "").parameters == 40 + 4 + 40
 
 
+def test_a_file_that_ends_before_its_last_tensor_is_told_by_its_header() -> None:
+    whole = safetensors({"model.norm.weight": [64]})
+    assert read_header(whole, "x", len(whole)).keys() == {"model.norm.weight"}
+    with pytest.raises(Invalid, match=rf"x: cut short: .* {len(whole)} bytes, and it has {len(whole) - 1}; upload"):
+        read_header(whole[:-1], "x", len(whole) - 1)
+
+
 def test_linear_layers_are_all_but_embedding_and_head_in_layer_order() -> None:
     names = [f"model.layers.{i}.self_attn.q_proj.weight" for i in (10, 9, 0)]
     shapes = {name: [6, 4] for name in names} | {"lm_head.weight": [10, 4], "model.embed_tokens.weight": [10, 4]}

@@ -94,7 +94,7 @@ def refuse_without_tokenizer(snapshot: Snapshot) -> None:
 
 async def read_header_of(snapshot: Snapshot, contents: Contents, file: StoredFile) -> dict[str, Tensor]:
     """The tensors of a safetensors file; Invalid when it is none."""
-    return await asyncio.to_thread(read_header, await _head(snapshot, contents, file), file.path)
+    return await asyncio.to_thread(read_header, await _head(snapshot, contents, file), file.path, file.size)
 
 
 async def _head(snapshot: Snapshot, contents: Contents, file: StoredFile) -> bytes:
@@ -130,7 +130,7 @@ class _Reader:
                 raise Invalid(
                     f"fileset {self.snapshot.fileset}: the headers of its weights are more than {HEADERS_LIMIT:,} bytes"
                 )
-            return await asyncio.to_thread(read_header, head, file.path)
+            return await asyncio.to_thread(read_header, head, file.path, file.size)
 
     async def chat_template(self) -> str:
         """chat_template.jinja, else the one in tokenizer_config.json (of several named ones, `default`)."""

@@ -6,6 +6,7 @@ Format: 8 bytes little-endian length n, then n bytes of JSON {name: {dtype, shap
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ RANK_LIMIT = 16
 """Dimensions a tensor may have."""
 
 INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,11 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-def read_header(head: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors that a safetensors file starting with `head` holds; Invalid when it is not one or `head` is short."""
+def read_header(head: bytes, name: str, size: int | None = None) -> dict[str, Tensor]:
+    """The tensors that a safetensors file starting with `head` holds; Invalid when it is not one or `head` is short.
+
+    With the whole file's `size` in bytes, also when the file ends before its last tensor does.
+    """
     if len(head) < 8:
         raise Invalid(f"{name}: not a safetensors file (only {len(head)} bytes)")
     (length,) = struct.unpack("<Q", head[:8])
@@ -42,9 +47,13 @@ def read_header(head: bytes, name: str) -> dict[str, Tensor]:
         raise Invalid(f"{name}: not a safetensors file, or cut short (its header claims {length} bytes)")
     try:
         entries = json.loads(head[8 : 8 + length])
-        return {_name(key): _tensor(value) for key, value in entries.items() if key != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = {_name(key): _tensor(value) for key, value in entries.items() if key != "__metadata__"}
+        end = 8 + length + max((entries[key]["data_offsets"][1] for key in found), default=0) if size else 0
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise Invalid(f"{name}: its safetensors header cannot be read ({str(error)[:200]})") from None
+    if size and end > size:
+        raise Invalid(f"{name}: cut short: its header speaks of {end:,} bytes, and it has {size:,}; upload it again")
+    return found
 
 
 def weight_files(paths: Collection[str], index: Mapping[str, Any] | None = None) -> list[str]:
@@ -52,7 +61,7 @@ def weight_files(paths: Collection[str], index: Mapping[str, Any] | None = None)
 
     `index` is the content of model.safetensors.index.json. Without it, model.safetensors stands alone; else every file
     counts but `consolidated*`, which some repositories keep beside as a second copy. Invalid when the index is no index
-    or names a file that is not there.
+    or names a file that is not there, or when files that call themselves parts have none.
     """
     if index is not None:
         files = index.get("weight_map")
@@ -66,6 +75,10 @@ def weight_files(paths: Collection[str], index: Mapping[str, Any] | None = None)
     if "model.safetensors" in paths:
         return ["model.safetensors"]
     found = sorted(path for path in paths if path.endswith(".safetensors") and "/" not in path)
+    if part := next((path for path in found if _SHARD.search(path)), None):
+        raise Invalid(
+            f"{part} is a part of a checkpoint, and {INDEX}, which says what lies where, is missing; upload it"
+        )
     return [path for path in found if not path.startswith("consolidated")] or found
 
 
