@@ -17,7 +17,7 @@ from tunesmith.model.load import load_model
 CPU = torch.device("cpu")
 SCALE = 0.3
 SHORT, MIXED = (5, 5, 3, 1), (50, 30, 30, 7)
-CHUNK = 16
+WHOLE, CHUNK = 16, 7
 
 
 @pytest.mark.parametrize("function", [attend, attend_by_products])
@@ -30,7 +30,8 @@ CHUNK = 16
 def test_each_row_gets_what_the_formula_gives_it_alone(
     function, lengths, window, softcap, sinks, value_size, monkeypatch
 ):
-    monkeypatch.setattr(attention, "LONGEST", CHUNK)
+    monkeypatch.setattr(attention, "LONGEST", WHOLE)
+    monkeypatch.setattr(attention, "CHUNK", CHUNK)
     draw = torch.Generator().manual_seed(1)
 
     def drawn(*shape):
