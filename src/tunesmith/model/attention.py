@@ -30,7 +30,7 @@ from tunesmith.model.head import AGREEMENT, hidden_states
 
 KERNEL, PRODUCTS = "tunesmith_kernel", "tunesmith_products"
 LONGEST = 256
-"""Tokens of a row up to which the explicit products win on a CPU, in bf16 and in fp32, and its probabilities are kept."""
+"""Tokens of a row up to which the explicit products win on a CPU, in bf16 and in fp32, and probabilities are kept."""
 CHUNK = 64
 """Queries of a chunk of a longer row. Little is computed above the diagonal then, and what is stays in the cache: one
 row of 800 tokens with a window of 256, 32 heads over 8, takes 130 ms in fp32, in chunks of 128 164 ms, of 256 233."""
