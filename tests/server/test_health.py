@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.live import LiveServer
@@ -32,6 +34,19 @@ def test_the_page_for_people_needs_no_other_machine_and_names_every_operation(li
     for path in live.http.get("/openapi.json").json()["paths"]:
         assert f"<code>{path}</code>" in page
     assert page.count('<h3 id="Model">') == 1
+
+
+def test_every_operation_says_what_it_may_refuse_and_every_shape_that_is_named_is_there(live: LiveServer) -> None:
+    document = live.http.get("/openapi.json")
+    described = document.json()
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert {"400", "404", "422", "503"} <= operation["responses"].keys(), path
+            assert operation["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith(
+                "/InvalidRequest"
+            )
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
+    assert named == set(described["components"]["schemas"])
 
 
 def test_without_its_database_it_is_alive_and_not_ready(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 
 from tunesmith.api import paths
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.models import ADAPTERS, Adapter, CreateAdapter, CreateModelAdapter, UpdateAdapter
 from tunesmith.server.answers import answer
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["adapters"])
+router = routes_of("adapters")
 
 Asked = Annotated[PageRequest, Depends(page_request(ADAPTERS))]
 

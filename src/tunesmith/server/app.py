@@ -33,6 +33,7 @@ from tunesmith.server import (
 from tunesmith.server.access import Door
 from tunesmith.server.body import Body
 from tunesmith.server.logs import Requests
+from tunesmith.server.routes import hang_up
 from tunesmith.settings import Settings
 
 ROUTERS = (
@@ -62,10 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # FastAPI's own page needs other machines; ours is in manual.py
         redoc_url=None,
-        responses=errors.RESPONSES,
     )
-    for room in ROUTERS:
-        app.include_router(room.router)
+    hang_up(app, (room.router for room in ROUTERS))
     errors.install(app)
     app.add_middleware(Body)
     app.add_middleware(Door, settings=settings)

@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: FastAPI could not look up the shapes of a dialect in the annotations.
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Response
 
 from tunesmith.api import paths
 from tunesmith.api.base import Page, PageRequest
@@ -22,9 +22,10 @@ from tunesmith.api.jobs import (
 from tunesmith.control.submission import Asked
 from tunesmith.server.answers import answer
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["customization"])
+router = routes_of("customization")
 
 Listed = Annotated[PageRequest, Depends(page_request(JOBS))]
 Key = Annotated[

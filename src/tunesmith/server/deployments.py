@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from tunesmith.api import paths
 from tunesmith.api.deployments import CreateDeployment, CreateDeploymentConfig, DeploymentConfig, ModelDeployment
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["deployments"])
+router = routes_of("deployments")
 
 
 @router.post(paths.DEPLOYMENT_CONFIGS, status_code=201)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -19,12 +19,13 @@ from tunesmith.control.submission import Asked
 from tunesmith.errors import Invalid, TunesmithError
 from tunesmith.server.answers import answer
 from tunesmith.server.customization import Key, Listed
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 from tunesmith.spec.base import Spec
 from tunesmith.spec.doors import Translated, shorthand
 from tunesmith.spec.grammars import GRAMMARS
 
-router = APIRouter(tags=["customization"])
+router = routes_of("customization")
 
 _FIELD = re.compile(r"[a-z_]\w*(?:\.\w+)*")
 

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from tunesmith.errors import TunesmithError
 from tunesmith.server.body import SECRETS
@@ -24,50 +23,6 @@ LONGEST_INPUT = 1000
 HIDDEN = "(not repeated)"
 _JOBS_OF_DIALECT = re.compile(rf"/({'|'.join(BACKENDS)})/jobs$")
 _CREDENTIAL = re.compile(r"(^|_)(key|token|password|passphrase|credentials?)$", re.IGNORECASE)
-
-
-class Refusal(BaseModel):
-    """Every answer that is not what was asked for."""
-
-    detail: str | dict[str, Any]
-    """What was refused and why: the field, the value, the rule and the way out."""
-
-
-class WrongField(BaseModel):
-    """One field that breaks a rule."""
-
-    type: str
-    """pydantic's code of the rule, such as `missing` or `extra_forbidden`."""
-    loc: list[str | int]
-    """`body`, `query` or `path`, then the way to the field."""
-    msg: str
-    input: Any = None
-    """What was sent, unless it is long or may be a credential."""
-    ctx: dict[str, Any] | None = None
-
-
-class InvalidRequest(BaseModel):
-    """The request breaks a rule: a list where fields do, a text where the rule is about more than one."""
-
-    detail: list[WrongField] | str
-
-
-WAYS: dict[int, str] = {
-    400: "The query, filter, path or reference cannot be understood.",
-    403: "Not allowed here, or from the page that asks.",
-    404: "What was named does not exist.",
-    409: "Collides with what exists; repeating it will not help.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    502: "A server that this was passed on to could not be reached, or refused.",
-    503: "Not now; the same request will do a little later.",
-    507: "The disk is full; nothing was stored.",
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": Refusal, "description": text} for status, text in WAYS.items()},
-    422: {"model": InvalidRequest, "description": "The request can be read but breaks a rule."},
-}
-"""What every route may answer, for OpenAPI."""
 
 
 def install(app: FastAPI) -> None:

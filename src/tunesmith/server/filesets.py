@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from tunesmith.api import paths
 from tunesmith.api.base import Items, Page, PageRequest
@@ -18,12 +18,12 @@ from tunesmith.api.filesets import (
     UpdateFileset,
 )
 from tunesmith.server.downloads import BYTES, download
-from tunesmith.server.errors import Refusal
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import refusal, routes_of
 from tunesmith.server.services import House
 from tunesmith.server.uploads import body_of
 
-router = APIRouter(tags=["filesets"])
+router = routes_of("filesets")
 
 Asked = Annotated[PageRequest, Depends(page_request(FILESETS))]
 
@@ -37,9 +37,9 @@ READS: dict[int | str, dict[str, Any]] = {
     200: {"content": RAW, "description": "The bytes."},
     206: {"content": RAW, "description": "The bytes that the Range header asks for, of its first range."},
     304: {"description": "The reader has these bytes."},
-    416: {"model": Refusal, "description": "No byte of that range exists."},
+    416: refusal("No byte of that range exists."),
 }
-SLOW: dict[int | str, dict[str, Any]] = {408: {"model": Refusal, "description": "No data for 10 seconds."}}
+SLOW: dict[int | str, dict[str, Any]] = {408: refusal("No data for 10 seconds.")}
 
 
 @router.post(paths.FILESETS)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from tunesmith.api import paths
@@ -15,9 +15,10 @@ from tunesmith.api.deployments import GatewayModel, GatewayModels
 from tunesmith.control.request_id import HEADER, REQUEST_ID
 from tunesmith.control.routing import Target
 from tunesmith.errors import BadRequest, NotFound, Upstream
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["gateway"])
+router = routes_of("gateway")
 
 SERVED = frozenset({"v1/chat/completions", "v1/completions"})
 """What a serving process answers; adapter calls are the reconciler's alone."""

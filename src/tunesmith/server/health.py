@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from tunesmith import __version__
@@ -20,9 +19,10 @@ from tunesmith.api.health import (
     ServiceStates,
     Status,
 )
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["health"])
+router = routes_of("health")
 
 WIRE_VERSION = "0.3.0"
 """The platform whose protocol this server speaks."""

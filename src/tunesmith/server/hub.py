@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from tunesmith.api import paths
@@ -21,9 +21,10 @@ from tunesmith.errors import BadRequest, NotFound
 from tunesmith.refs import Ref
 from tunesmith.server.downloads import download
 from tunesmith.server.filesets import READS
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["hub"])
+router = routes_of("hub")
 
 LARGE_FILE_BYTES = 10 << 20
 """From here on a file is shown as a hub shows large files, with its sha256."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from tunesmith.api import paths
@@ -14,9 +14,10 @@ from tunesmith.api.live import EventsRequest
 from tunesmith.server import sse
 from tunesmith.server.answers import answer
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["jobs"])
+router = routes_of("jobs")
 
 Asked = Annotated[PageRequest, Depends(page_request(JOBS))]
 

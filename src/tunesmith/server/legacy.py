@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import Depends, Header, Response
 from fastapi.responses import JSONResponse
 
 from tunesmith.api import paths
@@ -28,10 +28,11 @@ from tunesmith.refs import DEFAULT_WORKSPACE
 from tunesmith.server.answers import answer
 from tunesmith.server.doors import asked_for, in_the_words_of, translation
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 from tunesmith.spec.doors import Translated, legacy
 
-router = APIRouter(tags=["older clients"])
+router = routes_of("older clients")
 
 
 async def _service(house: House) -> LegacyService:

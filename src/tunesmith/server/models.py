@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
 from tunesmith.api import paths
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.models import MODELS, CreateModel, Model, UpdateModel
 from tunesmith.server.answers import answer
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["models"])
+router = routes_of("models")
 
 Asked = Annotated[PageRequest, Depends(page_request(MODELS, "verbose"))]
 Verbose = Annotated[bool, Query(description="Whether `spec.linear_layers` is filled in.")]

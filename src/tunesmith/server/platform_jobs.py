@@ -5,7 +5,7 @@ from __future__ import annotations
 from mimetypes import guess_type
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from tunesmith.api import paths
@@ -26,9 +26,10 @@ from tunesmith.api.platform_jobs import (
 from tunesmith.server.answers import answer
 from tunesmith.server.downloads import BYTES, download
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["jobs"])
+router = routes_of("jobs")
 
 Listed = Annotated[PageRequest, Depends(page_request(STEPS_LISTED))]
 Key = Annotated[

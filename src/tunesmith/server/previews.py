@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from tunesmith.api import paths
 from tunesmith.api.previews import CreatePreview, Preview
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["customization"])
+router = routes_of("customization")
 
 
 @router.post(paths.PREVIEWS)

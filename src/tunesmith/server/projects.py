@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from tunesmith.api import paths
 from tunesmith.api.base import Deleted, Page, PageRequest
 from tunesmith.api.projects import PROJECTS, CreateProject, Project, UpdateProject
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["projects"])
+router = routes_of("projects")
 
 Asked = Annotated[PageRequest, Depends(page_request(PROJECTS))]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from tunesmith.api import paths
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.secrets import SECRETS, CreateSecret, Rotation, Secret, UpdateSecret
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["secrets"])
+router = routes_of("secrets")
 
 Asked = Annotated[PageRequest, Depends(page_request(SECRETS))]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from tunesmith.api import paths
 from tunesmith.api.base import Page, PageRequest
 from tunesmith.api.webhooks import WEBHOOKS, CreateWebhook, Webhook
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["jobs"])
+router = routes_of("jobs")
 
 Asked = Annotated[PageRequest, Depends(page_request(WEBHOOKS))]
 

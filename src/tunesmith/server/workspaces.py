@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 
 from tunesmith.api import paths
 from tunesmith.api.base import Deleted, Items, Page, PageRequest
@@ -18,9 +18,10 @@ from tunesmith.api.workspaces import (
     Workspace,
 )
 from tunesmith.server.paging import page_request
+from tunesmith.server.routes import routes_of
 from tunesmith.server.services import House
 
-router = APIRouter(tags=["workspaces"])
+router = routes_of("workspaces")
 
 Asked = Annotated[PageRequest, Depends(page_request(WORKSPACES))]
 Waiting = Annotated[bool, Query(alias="wait_role_propagation", description="Without effect: roles hold at once.")]
