@@ -6,7 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-QUERY = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
+QUERY = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 PATIENCE_SECONDS = 20.0
 
 
@@ -33,20 +33,26 @@ def index_of(name: str) -> str:
 
 
 def discover(cpu_slots: int) -> Devices:
-    """What is here now. A server that was itself given some GPUs (CUDA_VISIBLE_DEVICES) has those. Blocking."""
+    """What is here now. Blocking.
+
+    A server that was itself given some GPUs (CUDA_VISIBLE_DEVICES, by index or by the beginning of a UUID) has those.
+    """
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    indices = [] if allowed is not None and allowed.strip() in ("", "-1") else _gpus()
-    if allowed:
-        indices = [index for index in indices if index in allowed.replace(" ", "").split(",")]
+    gpus = {} if allowed is not None and allowed.strip() in ("", "-1") else _gpus()
+    given = allowed.replace(" ", "").split(",") if allowed else []
+    uuids = tuple(name for name in given if name.startswith("GPU-"))
+    indices = [index for index, uuid in gpus.items() if not given or index in given or uuid.startswith(uuids)]
     if indices:
         return Devices(tuple(f"gpu:{index}" for index in indices))
     return Devices(tuple(f"cpu:{slot}" for slot in range(cpu_slots)))
 
 
-def _gpus() -> list[str]:
+def _gpus() -> dict[str, str]:
+    """Index and UUID of each."""
     try:
         asked = subprocess.run(QUERY, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = asked.stdout.split() if asked.returncode == 0 else []
-    return [line for line in lines if line.isdigit()]
+        return {}
+    lines = asked.stdout.splitlines() if asked.returncode == 0 else []
+    pairs = (line.replace(" ", "").split(",") for line in lines)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0].isdigit()}
