@@ -81,7 +81,7 @@ def ours(run: Path, count: int, device: str) -> Found:
     from tunesmith.handoff.prepared import Prepared
     from tunesmith.handoff.wish import Wish
     from tunesmith.train.crew import Crew
-    from tunesmith.train.loop import Job
+    from tunesmith.train.job import Job
     from tunesmith.train.recipes.sft import sft
     from tunesmith.train.signals import Doorbell
 

@@ -16,8 +16,9 @@ from tunesmith.data.store import Rows
 from tunesmith.handoff.events import Event, events_path, read_events
 from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
+from tunesmith.train.batches import Layout
 from tunesmith.train.crew import Crew
-from tunesmith.train.loop import Job
+from tunesmith.train.job import Job
 from tunesmith.train.recipes.sft import sft
 from tunesmith.train.signals import Doorbell
 
@@ -38,6 +39,11 @@ def train(run: Path, listen=lambda event: None, crew: int = 2) -> list[Event]:
 
     sft(Job(run, Plan.read(run / "plan.json"), Prepared.read(run / "data.json"), CPU, log, Doorbell(), Crew(crew)))
     return events
+
+
+def layout(tokens_per_pass: int, flat: bool = True, **more) -> Layout:
+    """How rows are laid into passes, on the CPU."""
+    return Layout(tokens_per_pass=tokens_per_pass, device=CPU, flat=flat, **more)
 
 
 def by_hand(model, run: Path, step: int):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+from tests.train.runs import layout
 from tunesmith.data.packs import best_fit
 from tunesmith.data.store import Rows
 from tunesmith.handoff.prepared import Prepared
-from tunesmith.train.batches import cut, deal, passes
+from tunesmith.train.batches import cut, deal
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_pass_is_dealt_so_that_hands_hold_about_as_many_tokens(lengths, hands,
 def test_dealt_parts_hold_every_row_once(make_run, flat):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    found = list(passes(rows, range(len(rows)), 60, torch.device("cpu"), hands=3, flat=flat))
+    found = list(layout(60, flat, hands=3).passes(rows, range(len(rows))))
     assert max(len(parts) for parts in found) > 1
     assert sorted(row for parts in found for part in parts for row in part.rows) == list(range(len(rows)))
 
@@ -61,7 +61,7 @@ def test_dealt_parts_hold_every_row_once(make_run, flat):
 def test_a_flat_pass_is_its_rows_one_behind_the_other(make_run):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    ((one,),) = passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=True)
+    ((one,),) = layout(10_000, flat=True).passes(rows, [4, 7, 2])
     assert one.ids_BT.tolist() == [[int(token) for row in one.rows for token in rows.ids(row)]]
     assert one.bounds.flatten().diff().tolist() == list(one.lengths) == sorted(one.lengths, reverse=True)
     assert one.padding == 0
@@ -70,7 +70,7 @@ def test_a_flat_pass_is_its_rows_one_behind_the_other(make_run):
 def test_padding_is_counted(make_run):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    ((one,),) = passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=False)
+    ((one,),) = layout(10_000, flat=False).passes(rows, [4, 7, 2])
     assert one.bounds is None
     assert one.padding == sum(max(one.lengths) - length for length in one.lengths) > 0
 
@@ -79,7 +79,7 @@ def test_padding_is_counted(make_run):
 def test_a_pass_holds_each_trained_token_with_the_place_that_predicts_it(make_run, flat):
     run = make_run()
     rows = Rows(run, Prepared.read(run / "data.json").training)
-    found = list(passes(rows, [4, 7, 2], 10_000, torch.device("cpu"), flat=flat))
+    found = list(layout(10_000, flat).passes(rows, [4, 7, 2]))
     assert len(found) == 1
     ((one,),) = found
     assert sorted(one.rows) == [2, 4, 7]

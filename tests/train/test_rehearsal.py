@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.models import linear_names
 from tests.plans import plan
-from tests.train.runs import losses, train
+from tests.train.runs import layout, losses, train
 from tunesmith.data.packs import best_fit
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import LoraPart, Plan, ResultPart
@@ -22,11 +23,11 @@ from tunesmith.model.attention import attend_by_rows
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.lora import Noise, adapt
 from tunesmith.train import loop, memory, rehearsal
-from tunesmith.train.batches import cut, passes
+from tunesmith.train.batches import Layout, cut
 from tunesmith.train.crew import Crew
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.memory import available_bytes, peak_bytes
-from tunesmith.train.rehearsal import foresee, longest_pass, rehearse
+from tunesmith.train.rehearsal import foresee, rehearse
 
 CPU = torch.device("cpu")
 
@@ -70,7 +71,12 @@ class Student:
         return float(loss.detach()), torch.autograd.grad(loss, self.trained)
 
     def try_it(self, rows, given_plan, hands: int = 1):
-        rehearse(self.learn, self.trained, rows, given_plan, CPU, Crew(hands), hands=hands, flat=True)
+        rehearsed(self, rows, given_plan, hands=hands)
+
+
+def rehearsed(student, rows, given_plan, learn=None, hands=1, device=CPU):
+    how = Layout(tokens_per_pass=given_plan.schedule.tokens_per_pass, device=device, flat=True, hands=hands)
+    rehearse(learn or student.learn, student.trained, rows, given_plan, how, Crew(hands))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +86,7 @@ def student():
 
 def in_one(rows, chosen=None):
     """All of them as one flat pass."""
-    ((part,),) = passes(rows, range(len(rows)) if chosen is None else chosen, 10**9, CPU, flat=True)
-    return part
+    return layout(1).in_one(rows, range(len(rows)) if chosen is None else chosen)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def in_one(rows, chosen=None):
 def test_what_a_pass_holds_is_foreseen_from_a_small_part_of_it(student, lengths):
     rows = RandomRows(*lengths)
     whole = in_one(rows)
-    need = foresee(student.learn, rows, range(len(rows)), CPU, flat=True)
+    need = foresee(student.learn, rows, range(len(rows)), layout(1))
     assert need.of(sum(lengths)) == pytest.approx(peak_bytes(lambda: student.learn(whole)), rel=0.1)
 
 
@@ -132,7 +137,7 @@ def test_the_longest_pass_is_run_whole_and_shared_by_the_crew(student, monkeypat
 
     rows = RandomRows(30, 10, 50, 20, 40, 7)
     given_plan = plan(schedule={"tokens_per_pass": 100, "rows_per_step": 4})
-    rehearse(learn, student.trained, rows, given_plan, CPU, Crew(2), hands=2, flat=True)
+    rehearsed(student, rows, given_plan, learn, hands=2)
     assert sorted(seen[-1].lengths + seen[-2].lengths) == [10, 40, 50]
     assert set(seen[-1].rows + seen[-2].rows) == {2, 4, 1}
 
@@ -146,9 +151,9 @@ def refused(student, rows, given_plan, has, monkeypatch) -> str:
         return student.learn(part)
 
     with pytest.raises(EngineError) as error:
-        rehearse(learn, student.trained, rows, given_plan, CPU, Crew(1), hands=1, flat=True)
+        rehearsed(student, rows, given_plan, learn)
     assert error.value.code == "TrainingEnvironmentError"
-    longest = sum(rows.lengths[longest_pass(rows.lengths, given_plan.schedule.tokens_per_pass, 4, True)])
+    longest = sum(rows.lengths[layout(given_plan.schedule.tokens_per_pass).longest(rows.lengths, 4)])
     assert max(ran) < longest, "what does not fit is never run"
     return error.value.message
 
@@ -183,7 +188,7 @@ def test_the_optimizers_state_counts_before_it_is_there(student, monkeypatch):
     assert state > 50_000
     monkeypatch.setattr(rehearsal, "available_bytes", lambda device: needs + state // 2)
     sgd = plan(**given, optimizer={"name": "sgd"})
-    rehearse(student.learn, student.trained, rows, sgd, CPU, Crew(1), hands=1, flat=True)
+    student.try_it(rows, sgd)
     refused(student, rows, plan(**given), needs + state // 2, monkeypatch)
 
 
@@ -203,11 +208,10 @@ def test_a_gpu_that_runs_out_of_memory_is_asked_for_numbers_afterwards(student, 
             raise torch.OutOfMemoryError("CUDA out of memory")
         return student.learn(part)
 
-    moved = lambda *given, **named: passes(*given[:3], CPU, *given[4:], **named)  # noqa: E731
-    monkeypatch.setattr(rehearsal, "passes", moved)
-    cuda = SimpleNamespace(type="cuda")
+    in_one = Layout.in_one
+    monkeypatch.setattr(Layout, "in_one", lambda self, *rows: in_one(replace(self, device=CPU), *rows))
     with pytest.raises(EngineError, match=r"the GPU has 1\.0 MB left: training\.max_seq_length \d+ fits") as error:
-        rehearse(learn, student.trained, rows, plan(), cuda, Crew(1), hands=1, flat=True)
+        rehearsed(student, rows, plan(), learn, device=SimpleNamespace(type="cuda"))
     assert error.value.code == "CudaError"
 
 
@@ -220,7 +224,7 @@ def test_where_memory_is_ample_an_eighth_is_enough_of_a_look(student, monkeypatc
         return student.learn(part)
 
     alone = plan(schedule={"tokens_per_pass": 800})
-    rehearse(learn, student.trained, RandomRows(800, 40), alone, CPU, Crew(1), hands=1, flat=True)
+    rehearsed(student, RandomRows(800, 40), alone, learn)
     assert ran == [100, 800]
 
 
@@ -231,7 +235,7 @@ def test_another_error_of_the_pass_stays_what_it_is(student, monkeypatch):
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        rehearse(learn, student.trained, RandomRows(10), plan(), CPU, Crew(1), hands=1, flat=True)
+        rehearsed(student, RandomRows(10), plan(), learn)
 
 
 @settings(max_examples=200, deadline=None)
@@ -242,7 +246,7 @@ def test_another_error_of_the_pass_stays_what_it_is(student, monkeypatch):
     flat=st.booleans(),
 )
 def test_no_step_has_a_pass_that_is_much_longer(lengths, budget, most, flat):
-    chosen = longest_pass(np.array(lengths), budget, most, flat)
+    chosen = layout(budget, flat).longest(np.array(lengths), most)
 
     def size(rows):
         return sum(lengths[row] for row in rows) if flat else len(rows) * max(lengths[row] for row in rows)
@@ -261,10 +265,10 @@ def test_no_step_has_a_pass_that_is_much_longer(lengths, budget, most, flat):
 
 def test_a_row_that_may_not_share_a_pass_is_alone_in_it():
     lengths = np.array([10, 90, 40, 30])
-    assert longest_pass(lengths, 100, 4, True) == [1, 0]
-    assert longest_pass(lengths, 100, 4, True, longest_shared=50) == [1]
-    assert longest_pass(lengths, 100, 4, True, longest_shared=5) == [1]
-    assert longest_pass(np.array([40, 60, 45]), 100, 4, True, longest_shared=50) == [2, 0]
+    assert layout(100).longest(lengths, 4) == [1, 0]
+    assert layout(100, longest_shared=50).longest(lengths, 4) == [1]
+    assert layout(100, longest_shared=5).longest(lengths, 4) == [1]
+    assert layout(100, longest_shared=50).longest(np.array([40, 60, 45]), 4) == [2, 0]
 
 
 def test_a_run_that_rehearsed_is_bit_identical_to_one_that_did_not(make_run, monkeypatch):

@@ -17,7 +17,7 @@ from tunesmith.handoff.plan import PLAN_FILE, Plan
 from tunesmith.handoff.prepared import PREPARED_FILE, Prepared
 from tunesmith.model.load import pick_device, resolve_compute
 from tunesmith.train.crew import Crew
-from tunesmith.train.loop import Job
+from tunesmith.train.job import Job
 from tunesmith.train.recipes.sft import sft
 from tunesmith.train.rehearsal import is_want_of_memory
 from tunesmith.train.signals import Doorbell, ToldToEnd, end_by_sigterm

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,34 +40,67 @@ class Pass:
     """Of a flat pass, as `tunesmith.model.attention.bounds_of` makes them; None = padded."""
 
     @property
+    def flat(self) -> bool:
+        """Whether its rows lie one behind the other instead of below each other."""
+        return self.bounds is not None
+
+    @property
     def padding(self) -> int:
         """Tokens that go through the model and stand for nothing."""
         return self.ids_BT.numel() - sum(self.lengths)
 
 
-def passes(
-    rows: Rows,
-    chosen: Sequence[int],
-    tokens_per_pass: int,
-    device: torch.device,
-    hands: int = 1,
-    *,
-    flat: bool,
-    longest_shared: int | None = None,
-) -> Iterator[list[Pass]]:
-    """The chosen rows in passes that fit the budget, each pass in as many parts as there are hands and rows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How rows are laid into passes."""
 
-    A row of more than `longest_shared` tokens is a pass of its own; None = any row may share one.
-    """
-    sharing: list[int] = []
-    for row in map(int, chosen):
-        if longest_shared is not None and rows.lengths[row] > longest_shared:
-            yield [_pass(rows, [row], device, flat)]
-        else:
-            sharing.append(row)
-    lengths = [int(rows.lengths[row]) for row in sharing]
-    for group in (best_fit if flat else cut)(lengths, tokens_per_pass):
-        yield [_pass(rows, [sharing[place] for place in hand], device, flat) for hand in deal(lengths, group, hands)]
+    tokens_per_pass: int
+    """Most tokens of a pass, padding included, unless a single row has more."""
+    device: torch.device
+    flat: bool
+    longest_shared: int | None = None
+    """Tokens of the longest row that may share a pass; None = any may."""
+    hands: int = 1
+    """Threads that share a pass."""
+
+    def passes(self, rows: Rows, chosen: Sequence[int]) -> Iterator[list[Pass]]:
+        """The chosen rows in passes, each in as many parts as there are hands and rows."""
+        sharing: list[int] = []
+        for row in map(int, chosen):
+            if self.longest_shared is not None and rows.lengths[row] > self.longest_shared:
+                yield [self.in_one(rows, [row])]
+            else:
+                sharing.append(row)
+        lengths = [int(rows.lengths[row]) for row in sharing]
+        for group in (best_fit if self.flat else cut)(lengths, self.tokens_per_pass):
+            yield [self.in_one(rows, [sharing[place] for place in hand]) for hand in deal(lengths, group, self.hands)]
+
+    def in_one(self, rows: Rows, chosen: Sequence[int]) -> Pass:
+        """These rows as one pass, in this order, whatever its size."""
+        lengths = tuple(int(rows.lengths[row]) for row in chosen)
+        shape = (1, sum(lengths)) if self.flat else (len(chosen), max(lengths))
+        starts = np.cumsum((0, *lengths[:-1])) if self.flat else np.arange(len(chosen)) * max(lengths)
+        ids_F, mask_F = np.full(shape, PADDING_ID, np.int64).ravel(), np.zeros(shape, bool).ravel()
+        for row, start, length in zip(chosen, starts, lengths, strict=True):
+            ids_F[start : start + length] = rows.ids(row)
+            mask_F[start : start + length] = rows.mask(row)
+        mask_F[starts] = False
+        trained_N = np.flatnonzero(mask_F)
+        ids, places, targets = (torch.from_numpy(a).to(self.device) for a in (ids_F, trained_N - 1, ids_F[trained_N]))
+        bounds = bounds_of(lengths) if self.flat else None
+        return Pass(ids.view(shape), places, targets, tuple(chosen), lengths, bounds)
+
+    def longest(self, lengths: npt.NDArray[np.int64], most_rows: int) -> list[int]:
+        """The rows of the pass with the most tokens that a step of so many rows could have, the longest row first."""
+        order = np.argsort(-lengths, kind="stable")
+        longest = int(order[0])
+        sharing = order if self.longest_shared is None else order[lengths[order] <= self.longest_shared]
+        if not len(sharing):
+            return [longest]
+        places = (_fill if self.flat else _cut)(lengths[sharing], self.tokens_per_pass, most_rows)
+        chosen = [int(sharing[place]) for place in places]
+        tokens = int(lengths[chosen].sum() if self.flat else len(chosen) * lengths[chosen[0]])
+        return chosen if tokens >= lengths[longest] else [longest]
 
 
 def cut(lengths: Sequence[int], tokens_per_pass: int) -> list[list[int]]:
@@ -88,15 +122,22 @@ def deal(lengths: Sequence[int], group: Sequence[int], hands: int) -> list[list[
     return dealt
 
 
-def _pass(rows: Rows, chosen: list[int], device: torch.device, flat: bool) -> Pass:
-    lengths = tuple(int(rows.lengths[row]) for row in chosen)
-    shape = (1, sum(lengths)) if flat else (len(chosen), max(lengths))
-    starts = np.cumsum((0, *lengths[:-1])) if flat else np.arange(len(chosen)) * max(lengths)
-    ids_F, mask_F = np.full(shape, PADDING_ID, np.int64).ravel(), np.zeros(shape, bool).ravel()
-    for row, start, length in zip(chosen, starts, lengths, strict=True):
-        ids_F[start : start + length] = rows.ids(row)
-        mask_F[start : start + length] = rows.mask(row)
-    mask_F[starts] = False
-    trained_N = np.flatnonzero(mask_F)
-    ids, places, targets = (torch.from_numpy(a).to(device) for a in (ids_F, trained_N - 1, ids_F[trained_N]))
-    return Pass(ids.view(shape), places, targets, tuple(chosen), lengths, bounds_of(lengths) if flat else None)
+def _fill(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
+    """Places of rows for one flat pass: the longest, then each time the longest that still fits."""
+    chosen, place, room = [0], 1, tokens_per_pass - int(falling[0])
+    while len(chosen) < most_rows:
+        place = max(place, int(np.searchsorted(-falling, -room)))
+        if place >= len(falling):
+            break
+        chosen.append(place)
+        room -= int(falling[place])
+        place += 1
+    return chosen
+
+
+def _cut(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
+    """Places of the neighbours that make the largest padded pass."""
+    counts = np.clip(tokens_per_pass // falling, 1, most_rows)
+    counts = np.minimum(counts, len(falling) - np.arange(len(falling)))
+    first = int(np.argmax(counts * falling))
+    return list(range(first, first + int(counts[first])))

@@ -24,7 +24,7 @@ from tunesmith.handoff.probe import PROBE_FILE, Probe, ProbedToken
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.load import DTYPES, load_model
 from tunesmith.train.disk import sha256_of, written
-from tunesmith.train.loop import Job, Method
+from tunesmith.train.job import Job, Method
 from tunesmith.train.provenance import MODEL_CARD, PROVENANCE_FILE, Provenance, model_card
 
 PROBE_TOKENS, PROBE_ENTRIES = 256, 8

@@ -17,7 +17,7 @@ from tunesmith.handoff.plan import LoraPart, Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.train.checkpoint import State
 from tunesmith.train.disk import sha256_of
-from tunesmith.train.loop import Job
+from tunesmith.train.job import Job
 
 PROVENANCE_FILE, MODEL_CARD = "provenance.json", "README.md"
 

@@ -20,7 +20,7 @@ from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import Plan
 from tunesmith.model.attention import LONGEST
-from tunesmith.train.batches import Pass, passes
+from tunesmith.train.batches import Layout, Pass
 from tunesmith.train.crew import Crew
 from tunesmith.train.memory import available_bytes, peak_bytes
 
@@ -61,35 +61,28 @@ def rehearse(
     trained: Iterable[Tensor],
     rows: Rows,
     plan: Plan,
-    device: torch.device,
+    layout: Layout,
     crew: Crew,
-    *,
-    hands: int,
-    flat: bool,
-    longest_shared: int | None = None,
 ) -> None:
-    """Run the longest pass that a step can have, shared by `hands` threads, as the loop will.
-
-    `flat` and `longest_shared` as in `batches.passes`.
+    """Run the longest pass that a step can have, shared by the crew, as the loop will.
 
     EngineError (CudaError on a GPU, TrainingEnvironmentError on a CPU) that says what it needs, what there is, and the
     smallest change that would fit.
     """
-    budget, weights = plan.schedule.tokens_per_pass, list(trained)
-    most = len(rows) if plan.data.packing else plan.schedule.rows_per_step
-    chosen = longest_pass(rows.lengths, budget, most, flat, longest_shared)
-    (parts,) = passes(rows, chosen, budget, device, hands, flat=flat)
+    weights, device = list(trained), layout.device
+    chosen = layout.longest(rows.lengths, len(rows) if plan.data.packing else plan.schedule.rows_per_step)
+    (parts,) = layout.passes(rows, chosen)
     tokens = sum(part.ids_BT.numel() for part in parts)
     state = MEAN_BYTES * plan.optimizer.means * sum(weight.numel() for weight in weights)
     copies = (len(parts) - 1) * sum(weight.nbytes for weight in weights)
 
     def foreseen() -> Need:
-        need = foresee(learn, rows, chosen, device, flat)
+        need = foresee(learn, rows, chosen, layout)
         return Need(need.fixed + state + copies, need.per_token)
 
     if device.type == "cpu":
         has = available_bytes(device)
-        if has is not None and not _ample(learn, rows, chosen, flat, has - state - copies):
+        if has is not None and not _ample(learn, rows, chosen, layout, has - state - copies):
             need = foreseen()
             if need.of(tokens) > has:
                 raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
@@ -107,47 +100,7 @@ def rehearse(
     raise refusal(foreseen(), has, rows.lengths[chosen].tolist(), tokens, plan, device)
 
 
-def longest_pass(
-    lengths: npt.NDArray[np.int64],
-    tokens_per_pass: int,
-    most_rows: int,
-    flat: bool,
-    longest_shared: int | None = None,
-) -> list[int]:
-    """The rows of the pass with the most tokens that a step could have, the longest row first."""
-    order = np.argsort(-lengths, kind="stable")
-    longest = int(order[0])
-    sharing = order if longest_shared is None else order[lengths[order] <= longest_shared]
-    if not len(sharing):
-        return [longest]
-    places = (_fill if flat else _cut)(lengths[sharing], tokens_per_pass, most_rows)
-    chosen = [int(sharing[place]) for place in places]
-    tokens = int(lengths[chosen].sum() if flat else len(chosen) * lengths[chosen[0]])
-    return chosen if tokens >= lengths[longest] else [longest]
-
-
-def _fill(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
-    """Places of rows for one flat pass: the longest, then each time the longest that still fits."""
-    chosen, place, room = [0], 1, tokens_per_pass - int(falling[0])
-    while len(chosen) < most_rows:
-        place = max(place, int(np.searchsorted(-falling, -room)))
-        if place >= len(falling):
-            break
-        chosen.append(place)
-        room -= int(falling[place])
-        place += 1
-    return chosen
-
-
-def _cut(falling: npt.NDArray[np.int64], tokens_per_pass: int, most_rows: int) -> list[int]:
-    """Places of the neighbours that make the largest padded pass."""
-    counts = np.clip(tokens_per_pass // falling, 1, most_rows)
-    counts = np.minimum(counts, len(falling) - np.arange(len(falling)))
-    first = int(np.argmax(counts * falling))
-    return list(range(first, first + int(counts[first])))
-
-
-def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) -> Need:
+def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], layout: Layout) -> Need:
     """What the pass of these rows, longest first, needs, from two smaller ones.
 
     Memory grows with tokens: no layer keeps a square of a row that is longer than LONGEST. Where there are several
@@ -156,21 +109,21 @@ def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], device: torch.devic
     """
     longest = int(rows.lengths[chosen[0]])
     if len(chosen) > COUNTS[1]:
-        small, large = (_whole(rows, chosen[:count], device, flat) for count in COUNTS)
+        small, large = (layout.in_one(rows, chosen[:count]) for count in COUNTS)
     elif longest <= 2 * LONGEST:
-        return Need(0, peak_bytes(partial(learn, _whole(rows, chosen[:1], device, flat))) / longest)
+        return Need(0, peak_bytes(partial(learn, layout.in_one(rows, chosen[:1]))) / longest)
     else:
         least = (LONGEST + 1) / longest  # a shorter row would be computed in another way
         shares = (max(SHARES[0], least), max(SHARES[1], 2 * least))
-        small, large = (_whole(_Thinned(rows, share), chosen, device, flat) for share in shares)
+        small, large = (layout.in_one(_Thinned(rows, share), chosen) for share in shares)
     less, more = (peak_bytes(partial(learn, part)) for part in (small, large))
     per_token = (more - less) / max(1, large.ids_BT.numel() - small.ids_BT.numel())
     return Need(max(0.0, less - per_token * small.ids_BT.numel()), per_token)
 
 
-def _ample(learn: Learn, rows: Rows, chosen: Sequence[int], flat: bool, has: int) -> bool:
+def _ample(learn: Learn, rows: Rows, chosen: Sequence[int], layout: Layout, has: int) -> bool:
     """Is there so much that a look at an eighth of the pass's tokens is enough?"""
-    part = _whole(_Thinned(rows, SHARES[0]), chosen, torch.device("cpu"), flat)
+    part = layout.in_one(_Thinned(rows, SHARES[0]), chosen)
     return peak_bytes(partial(learn, part)) / SHARES[0] * AMPLE <= has
 
 
@@ -227,12 +180,6 @@ class _Thinned(Rows):
 
     def _kept(self, row: int) -> npt.NDArray[np.int64]:
         return np.linspace(0, self._rows.lengths[row] - 1, self.lengths[row]).round().astype(np.int64)
-
-
-def _whole(rows: Rows, chosen: Sequence[int], device: torch.device, flat: bool) -> Pass:
-    """These rows as one pass."""
-    ((part,),) = passes(rows, chosen, int(rows.lengths[list(chosen)].sum()) * len(chosen), device, 1, flat=flat)
-    return part
 
 
 def is_want_of_memory(error: BaseException) -> bool:

@@ -17,11 +17,12 @@ from tunesmith.handoff.wish import read_wish
 from tunesmith.model.attention import attend_by_rows, layout_of, longest_shared
 from tunesmith.model.head import Head, check, hidden_states
 from tunesmith.model.load import load_model, resolve_compute
-from tunesmith.train.batches import Pass
+from tunesmith.train.batches import Layout, Pass
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.export import export, next_token, probe_prompt, stored_as
 from tunesmith.train.gauge import Gauge
-from tunesmith.train.loop import Job, Method, fit, put_chosen
+from tunesmith.train.job import Job, Method
+from tunesmith.train.loop import fit, put_chosen
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.provenance import provenance
@@ -58,10 +59,15 @@ def sft(job: Job) -> None:
         student=student,
         loss=loss,
         optimizer=Optimizer(student.parameters(), plan.optimizer, prepared.steps),
+        layout=Layout(
+            tokens_per_pass=plan.schedule.tokens_per_pass,
+            device=job.device,
+            flat=flat,
+            longest_shared=longest_shared(model),
+            hands=1 if student.in_place else job.crew.size,
+        ),
         gauge=Gauge(model, student.parameters().values(), head, job.device),
         ask=Sampler(model, Tokenizer.load(job.run / MODEL), validation, job.device) if len(validation) else None,
-        flat=flat,
-        longest_shared=longest_shared(model),
         scaled=compute == "fp16",
     )
     stored = stored_as(job)
