@@ -1,4 +1,4 @@
-"""What a run is given, and what its method brings: a student, and a loss that is the sum over a pass's trained tokens."""
+"""What a run is given, and what its method brings: a student, and a loss as the sum over a pass's trained tokens."""
 
 from __future__ import annotations
 
