@@ -492,11 +492,22 @@ def test_up_without_the_platform_says_what_to_install(monkeypatch):
     assert "needs uvicorn: install it with `pip install 'tunesmith[all]'`" in result.stderr
 
 
+def test_a_command_is_made_without_the_others():
+    program = (
+        "import sys; from tunesmith.cli.main import app; app(['schema', '--help'], standalone_mode=False); "
+        "print(*sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "tunesmith.cli.schema" in said
+    assert not {"tunesmith.cli.jobs", "tunesmith.cli.admin", "tunesmith.cli.models"} & set(said)
+
+
 def test_the_command_line_loads_neither_the_platform_nor_an_engine():
-    program = "import sys, tunesmith.cli.main; print(*sys.modules)"
+    every_command = "list(typer.main.get_command(app).commands.values())"
+    program = f"import sys, typer; from tunesmith.cli.main import app; {every_command}; print(*sys.modules)"
     loaded = set(
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     )
-    assert "typer" in loaded
+    assert {"tunesmith.cli.jobs", "tunesmith.cli.admin"} <= loaded
     assert loaded & {"fastapi", "starlette", "uvicorn", "sqlalchemy", "torch", "transformers", "numpy"} == set()
     assert not any(name.startswith(("tunesmith.server", "tunesmith.control", "tunesmith.store")) for name in loaded)

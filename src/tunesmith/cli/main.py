@@ -2,56 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import UserDict
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_group
 
 from tunesmith import __version__
-from tunesmith.cli import (
-    adapters,
-    admin,
-    chat,
-    data,
-    deploy,
-    doctor,
-    files,
-    filesets,
-    jobs,
-    models,
-    projects,
-    schema,
-    secrets,
-    webhooks,
-    workspaces,
-)
 from tunesmith.cli.session import Output, Root, Session
 
+COMMANDS = {
+    "up": "admin:up",
+    "backup": "admin:backup",
+    "restore": "admin:restore",
+    "gc": "admin:gc",
+    "doctor": "doctor:doctor",
+    "deploy": "deploy:deploy",
+    "chat": "chat:chat",
+    "schema": "schema:schema",
+    "workspaces": "workspaces:app",
+    "projects": "projects:app",
+    "secrets": "secrets:app",
+    "filesets": "filesets:app",
+    "files": "files:app",
+    "models": "models:app",
+    "adapters": "adapters:app",
+    "data": "data:app",
+    "jobs": "jobs:app",
+    "webhooks": "webhooks:app",
+    "deployments": "deploy:app",
+}
+"""Where each command, or group of them, is written: module of this room, and the name in it."""
+
+
+class Late(UserDict[str, Any]):
+    """Commands by name, each made when it is asked for: to make all of them takes longer than most of them run."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The command; KeyError if there is none of that name."""
+        found = super().__getitem__(name)
+        if isinstance(found, str):
+            found = self.data[name] = _made(name, found)
+        return found
+
+
+class Line(Root):
+    """The command line with all of `COMMANDS`."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.commands = Late(COMMANDS)
+
+
+def _made(name: str, where: str) -> Any:
+    module, _, what = where.partition(":")
+    found = getattr(import_module(f"tunesmith.cli.{module}"), what)
+    alone = typer.Typer()
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+    else:
+        alone.command(name)(found)
+    return get_group(alone).commands[name]
+
+
 app = typer.Typer(
-    cls=Root,
+    cls=Line,
     help="Your data and a base model in, a model that answers out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(admin.up)
-app.command()(admin.backup)
-app.command()(admin.restore)
-app.command()(admin.gc)
-app.command()(doctor.doctor)
-app.command()(deploy.deploy)
-app.command()(chat.chat)
-app.command()(schema.schema)
-app.add_typer(workspaces.app, name="workspaces")
-app.add_typer(projects.app, name="projects")
-app.add_typer(secrets.app, name="secrets")
-app.add_typer(filesets.app, name="filesets")
-app.add_typer(files.app, name="files")
-app.add_typer(models.app, name="models")
-app.add_typer(adapters.app, name="adapters")
-app.add_typer(data.app, name="data")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(deploy.app, name="deployments")
 
 
 def _version(wanted: bool) -> None:
