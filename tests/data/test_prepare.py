@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,8 +15,9 @@ from tunesmith.data.faults import BadRows
 from tunesmith.data.prepare import prepare
 from tunesmith.data.splits import held_back
 from tunesmith.data.store import Rows
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, EngineError
 from tunesmith.handoff.events import read_events
+from tunesmith.handoff.plan import EachEpoch, EverySteps
 from tunesmith.handoff.prepared import Prepared
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
@@ -75,6 +77,7 @@ def test_every_bad_row_is_counted_and_a_hundred_are_told(run, put):
         ('{"text": NaN}', "NaN is not a JSON number"),
         ('{"text": "\\ud83d"}', r"key 'text': holds half a character \(\\ud83d\) at position 0"),
         ('{"text": ""}', "key 'text': must not be empty"),
+        ('{"text": "x", "n": ' + "1" * 5000 + "}", "not JSON that can be read: a number has more than 4,300 digits"),
         ("[1]", "a row must be a JSON object, not a list"),
         ('{"question": "x"}', "a row needs 'messages', or 'prompt' and 'completion', or 'text'; its keys: 'question'"),
         ('{"messages": []}', "key 'messages': must be a list with at least one message, not an empty list"),
@@ -189,6 +192,58 @@ def test_a_split_without_anything_to_validate_on_is_told(run, put):
     assert [event.message[:66] for event in events if event.kind == "warning"] == [
         "no validation rows are left: all 1 dropped rows have nothing to tr"
     ]
+
+
+@pytest.mark.parametrize(("cadence", "told"), [(EachEpoch(), False), (EverySteps(steps=2), True)])
+def test_a_validation_that_was_asked_for_and_has_no_rows_is_told(run, put, cadence, told):
+    put("train.jsonl", CHAT)
+    found, events = prepared(run, plan(schedule={"validate_at": cadence}))
+    assert found.validate_at == ()
+    said = [event.message for event in events if event.kind == "warning"]
+    assert bool(said) == told
+    assert all("there are no validation rows, so none runs" in message for message in said)
+
+
+def test_a_token_without_an_embedding_is_told_by_its_row(run, put, tokenizer, tokenizer_dir):
+    most = max(tokenizer.encode("the assistant"))
+    model = run / "inputs" / "model"
+    model.unlink()
+    shutil.copytree(tokenizer_dir, model)
+    (model / "config.json").write_text(json.dumps({"vocab_size": most}))
+    put("train.jsonl", {"text": "hi"}, {"text": "the assistant"})
+    with pytest.raises(
+        BadRows, match=rf"^1 bad row: train.jsonl line 2: token {most} \('.*'\) has no embedding: .* {most};"
+    ):
+        prepared(run)
+
+
+@pytest.mark.parametrize("content", ["{}", "no"])
+def test_a_tokenizer_that_cannot_be_read_is_told(run, put, tokenizer_dir, content):
+    model = run / "inputs" / "model"
+    model.unlink()
+    shutil.copytree(tokenizer_dir, model)
+    (model / "tokenizer.json").write_text(content)
+    put("train.jsonl", {"text": "hi"})
+    with pytest.raises(EngineError, match=r"tokenizer.json cannot be read \(.*\); upload it again") as caught:
+        prepared(run)
+    assert caught.value.code == "ModelLoadError"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("hello", "the chat template leaves out what the assistant says; use one that renders it"),
+        (
+            "{% if false %}{% generation %}{% endgeneration %}{% endif %}x",
+            "the chat template marks nothing as generated",
+        ),
+    ],
+)
+def test_a_template_that_renders_no_answer_is_told_by_the_message(run, put, template, why):
+    put("train.jsonl", CHAT)
+    with pytest.raises(BadRows) as caught:
+        prepared(run, plan(data={"chat_template": template}))
+    assert f"train.jsonl line 1: key 'messages[1]': {why}" in caught.value.message
 
 
 def test_each_row_knows_its_file_its_line_and_the_digest_of_what_stands_there(run, put):

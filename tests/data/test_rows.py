@@ -139,7 +139,10 @@ def test_thoughts_and_calls_are_the_assistants():
 
 
 def test_one_job_tells_of_rows_that_are_unlawful_and_of_rows_that_the_template_refuses(run, put):
-    refuses = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}"
+    refuses = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{{ m.content }}"
+        "{% endfor %}"
+    )
     tool = {"messages": [*CHAT["messages"], {"role": "tool", "content": "x"}]}
     put("train.jsonl", tool, "nonsense", CHAT)
     put("val.jsonl", {"text": 3})

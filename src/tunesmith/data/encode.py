@@ -51,14 +51,15 @@ class Encoder:
     """Tokens a row may have."""
 
     def encode(self, rows: Sequence[Placed], faults: Faults) -> list[TokenRow | None]:
-        """Each row as tokens, or None where the template refuses it and a fault was added."""
+        """Each row as tokens, or None where template or model cannot take it and a fault was added."""
         rendered = self.render(rows, faults)
         texts = [text for pieces, _ in filter(None, rendered) for text in pieces]
         encoded = iter(self.tokenizer.encode_batch(texts))
-        return [
+        tokens = [
             found and self._tokens(row, found, [next(encoded) for _ in found[0]])
             for (_, row), found in zip(rows, rendered, strict=True)
         ]
+        return [row and self._known(row, place, faults) for (place, _), row in zip(rows, tokens, strict=True)]
 
     def render(self, rows: Sequence[Placed], faults: Faults) -> list[Rendered | None]:
         """Each row as texts, or None where the template refuses it and a fault was added."""
@@ -78,6 +79,16 @@ class Encoder:
             faults.add(place, RowFault("messages", refusal.message))
             return None
         return [text], spans
+
+    def _known(self, row: TokenRow, place: Place, faults: Faults) -> TokenRow | None:
+        """The row, or None and a fault where it has a token without an embedding."""
+        most = max(row.ids, default=0)
+        if most < self.tokenizer.known:
+            return row
+        text = self.tokenizer.decode([most], skip_special=False)
+        why = f"token {most} ({text!r}) has no embedding: config.json has vocab_size {self.tokenizer.known}"
+        faults.add(place, RowFault("", f"{why}; upload the tokenizer.json that belongs to this model"))
+        return None
 
     def _tokens(self, row: Row, rendered: Rendered, encoded: list[Encoded]) -> TokenRow:
         if isinstance(row, PromptCompletion):

@@ -27,8 +27,8 @@ _WAY_OUT = "use a template with {% generation %} marks, or one row for each answ
 def render_for_training(template: ChatTemplate, row: Conversation) -> tuple[str, list[Span]]:
     """The whole conversation as text and the character spans of the assistant's turns.
 
-    RowFault if the template drops the row's tools, tool calls or thoughts, or changes earlier text when a conversation
-    goes on; DataError if it refuses the messages.
+    RowFault if the template drops the row's tools, tool calls or thoughts or all that the assistant says, or changes
+    earlier text when a conversation goes on; DataError if it refuses the messages.
     """
     told = one_turn_each(row.messages)
     messages = list(told.values())
@@ -37,7 +37,12 @@ def render_for_training(template: ChatTemplate, row: Conversation) -> tuple[str,
         raise RowFault("tools", "the chat template leaves tools out; use a template that renders them")
     for key in MAY_BE_LEFT_OUT:
         _refuse_left_out(template, told, row.tools, text, key)
-    return text, marked if template.marks_generation else _Turns(template, told, row.tools, text).spans()
+    spans = marked if template.marks_generation else _Turns(template, told, row.tools, text).spans()
+    if not any(end > start for start, end in spans):
+        first = next(number for number, message in told.items() if message["role"] == "assistant")
+        what = "marks nothing as generated" if template.marks_generation else "leaves out what the assistant says"
+        raise RowFault(f"messages[{first}]", f"the chat template {what}; use one that renders it")
+    return text, spans
 
 
 def one_turn_each(messages: Sequence[Message]) -> dict[int, Message]:

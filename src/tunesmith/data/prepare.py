@@ -27,7 +27,7 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
 from tunesmith.handoff.inputs import DATA, MODEL, VALIDATION
-from tunesmith.handoff.plan import DataPart, Plan
+from tunesmith.handoff.plan import AtTheEnd, DataPart, EachEpoch, Plan
 from tunesmith.handoff.prepared import PREPARED_FILE, Packs, Prepared, RowSet
 
 ROWS = "data"
@@ -35,6 +35,12 @@ ROWS = "data"
 
 CHUNK_ROWS = 1_000
 """Rows tokenised at a time: enough to keep all threads busy, few enough for memory and progress."""
+
+NOTHING_TO_VALIDATE_ON = (
+    "schedule.val_check_interval (unsloth: schedule.eval_steps) asks for validations, and there are no validation "
+    "rows, so none runs. Put some into a val*.jsonl beside the training rows, or name a fileset in dataset.validation "
+    "(unsloth: dataset.validation_path)"
+)
 
 Log = Callable[[Event], None]
 
@@ -89,6 +95,8 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     temporary = _empty_directory(run / f".{ROWS}.tmp")
     kept, counts = _tokenised(temporary, encoder, _Split(files, training_rows, chosen), rules, log)
     _refuse_untrainable(plan.data, kept, counts, bool(validation_files), log)
+    if not (kept.validation.rows or counts.dropped_validation or _as_usual(plan)):
+        log(Warned(message=NOTHING_TO_VALIDATE_ON))
     if counts.without_end:
         log(Warned(message=_without_end(counts.without_end, encoder.tokenizer)))
     prepared = _counted(plan, kept, counts)
@@ -177,7 +185,7 @@ def _refuse_untrainable(part: DataPart, kept: _Kept, counts: _Counts, validation
     """DataError if there were rows to train or to validate on and none is left; a split's own loss is only told."""
     why = (
         f"dropped rows have nothing to train on within {part.sequence_limit} tokens: what is to be learnt lies behind "
-        "them, or a completion does not fit; raise max_seq_length"
+        "them, or a completion does not fit; raise max_seq_length, as far as the model's context goes"
     )
     if not kept.training.rows:
         raise DataError(f"no training rows are left: all {counts.dropped - counts.dropped_validation} {why}")
@@ -187,6 +195,11 @@ def _refuse_untrainable(part: DataPart, kept: _Kept, counts: _Counts, validation
     if validation_files:
         raise DataError(nothing)
     log(Warned(message=f"{nothing}; there is no validation loss"))
+
+
+def _as_usual(plan: Plan) -> bool:
+    """Whether nobody said when to validate: both dialects' defaults."""
+    return isinstance(plan.schedule.validate_at, EachEpoch | AtTheEnd)
 
 
 def _without_end(rows: int, tokenizer: Tokenizer) -> str:

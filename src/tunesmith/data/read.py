@@ -71,7 +71,7 @@ def _line_of(content: bytes) -> int:
         return content.count(b"\n", 0, error.start) + 1
     except json.JSONDecodeError as error:
         return error.lineno
-    except RecursionError:
+    except (ValueError, RecursionError):
         return 1
     return 1
 
@@ -84,12 +84,14 @@ def _loaded(content: bytes) -> Any:
         raise RowFault("", f"not UTF-8: byte {error.object[error.start]:#04x} at column {error.start + 1}") from None
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            _refuse_half_characters(value, "")
     except json.JSONDecodeError as error:
         raise RowFault("", f"not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError:
+        raise RowFault("", "not JSON that can be read: a number has more than 4,300 digits") from None
     except RecursionError:
         raise RowFault("", "not JSON that can be read: nested too deeply") from None
-    if "\\u" in text:
-        _refuse_half_characters(value, "")
     return value
 
 

@@ -6,6 +6,7 @@ Reads `tokenizer.json` through `tokenizers` alone; transformers' tokenizer class
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,15 @@ class Tokenizer:
     """The token that training puts behind a completion or a text."""
     end_ids: frozenset[int]
     """The tokens that end an answer."""
+    known: float
+    """Ids below this one have an embedding, as config.json says; infinite where it does not."""
     _inner: tokenizers.Tokenizer
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
         """Read `tokenizer.json` and what the checkpoint's other files say about special tokens.
 
-        EngineError (ModelLoadError) if there is no `tokenizer.json` or no end token is named anywhere.
+        EngineError (ModelLoadError) if no `tokenizer.json` is there and can be read, or no end token is named.
         """
         path = model_dir / "tokenizer.json"
         if not path.is_file():
@@ -52,7 +55,7 @@ class Tokenizer:
                 f"{model_dir.name} has no tokenizer.json: save the checkpoint's tokenizer in that form",
                 "ModelLoadError",
             )
-        inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        inner = _read_tokenizer(path)
         inner.no_truncation()
         inner.no_padding()
         special = _special_tokens(model_dir)
@@ -66,7 +69,7 @@ class Tokenizer:
                     "ModelLoadError",
                 )
             end_id = end_ids[0]
-        return cls(special, _start_ids(inner), end_id, frozenset([*end_ids, end_id]), inner)
+        return cls(special, _start_ids(inner), end_id, frozenset([*end_ids, end_id]), _known(model_dir), inner)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of `text`; with `special` behind the start token, if this model wants one. Never an end token."""
@@ -82,6 +85,19 @@ class Tokenizer:
         """The text of `ids`, without special tokens unless asked for; bytes that are not UTF-8 become U+FFFD."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=skip_special)
         return text
+
+
+def _read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        raise EngineError(f"tokenizer.json cannot be read ({error}); upload it again", "ModelLoadError") from None
+
+
+def _known(model_dir: Path) -> float:
+    config = _read(model_dir / "config.json")
+    size = (config.get("text_config") or config).get("vocab_size")
+    return size if isinstance(size, int) else math.inf
 
 
 def _start_ids(inner: tokenizers.Tokenizer) -> tuple[int, ...]:
