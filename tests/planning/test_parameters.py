@@ -184,5 +184,5 @@ def test_the_files_of_a_model_are_those_of_its_index_and_no_second_copy() -> Non
         weight_files(paths, {"weight_map": {"a": "model-9.safetensors"}})
     with pytest.raises(Invalid, match="'weight_map' must map"):
         weight_files(paths, {"weight_map": []})
-    with pytest.raises(Invalid, match=r"model-00001-of-00002.safetensors is a part .* index.json, .* is missing"):
+    with pytest.raises(Invalid, match=r"model-00001-of-00002.safetensors is a part .*index.json, .* is missing"):
         weight_files(["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
