@@ -160,3 +160,12 @@ def test_plain_adapters_of_every_start_are_served() -> None:
 )
 def test_fields_without_a_meaning_are_said(lora: dict[str, Any], message: str) -> None:
     assert lowered(output="merged_16bit", **lora).warnings[0].startswith(message)
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"bias": "all"}, {"init_lora_weights": "pissa", "rank": 4}])
+def test_variants_of_modules_that_peft_takes_for_experts_are_refused(lora: dict[str, Any]) -> None:
+    mixture = replace(TWO_LAYERS, family="qwen3_moe")
+    with pytest.raises(Invalid, match=r"target_modules: layers.0.up_proj lies in a dense layer, and PEFT"):
+        lowered(mixture, **lora)
+    assert lowered(mixture, target_modules=["q_proj"], **lora).plan.adapter
+    assert lowered(mixture).plan.adapter

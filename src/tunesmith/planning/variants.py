@@ -15,6 +15,9 @@ from tunesmith.spec.unsloth import UnslothLora
 
 FIELD = "training.lora"
 
+LIKE_EXPERTS = {"qwen3_moe": ("gate_proj", "up_proj", "down_proj")}
+"""Families with dense layers whose modules PEFT, which computes the variants, takes for their experts."""
+
 
 def adapter(lora: UnslothLora, facts: ModelFacts, *, merged: bool) -> LoraPart:
     """The adapter as planned; Invalid names what this model does not have, or what does not go together.
@@ -30,7 +33,7 @@ def adapter(lora: UnslothLora, facts: ModelFacts, *, merged: bool) -> LoraPart:
             f"{FIELD}.modules_to_save: {table} is the output head of this model too; trained apart from it, the two "
             "cannot become one model again: set output.save_method to lora, or leave it out"
         )
-    return LoraPart(
+    part = LoraPart(
         rank=lora.rank,
         alpha=lora.alpha,
         dropout=lora.dropout,
@@ -42,6 +45,9 @@ def adapter(lora: UnslothLora, facts: ModelFacts, *, merged: bool) -> LoraPart:
         bias=lora.bias,
         whole_modules=whole,
     )
+    if start in OF_THE_BASE or unserved(part):
+        _refuse_what_peft_takes_for_experts(facts, modules)
+    return part
 
 
 def unserved(part: LoraPart) -> list[str]:
@@ -125,6 +131,16 @@ def _what_there_is(facts: ModelFacts) -> str:
 
 def _is_embedding(module: str) -> bool:
     return "embed" in module.rpartition(".")[2]
+
+
+def _refuse_what_peft_takes_for_experts(facts: ModelFacts, adapted: tuple[str, ...]) -> None:
+    names = LIKE_EXPERTS.get(facts.family, ())
+    if found := next((name for name in adapted if name.endswith(names)), None) if names else None:
+        raise Invalid(
+            f"{FIELD}.target_modules: {found} lies in a dense layer, and PEFT, which computes use_dora, bias, "
+            f"modules_to_save, pissa and olora, takes {', '.join(names)} of {facts.family} for its experts: leave them "
+            "out of target_modules, or leave these fields as they are by default"
+        )
 
 
 def _refuse_unlike_starts(lora: UnslothLora, facts: ModelFacts, adapted: tuple[str, ...]) -> None:
