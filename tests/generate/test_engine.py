@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -169,6 +170,19 @@ def test_what_cannot_be_answered_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(Invalid, match=says):
         Asked(engine, prompt, most)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope"},
+        {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}},
+    ],
+)
+def test_rotary_embeddings_that_change_with_the_longest_row_are_refused(rope: dict[str, Any]) -> None:
+    model: Any = SimpleNamespace(config=SimpleNamespace(rope_parameters=rope))
+    with pytest.raises(EngineError, match=r"rope_type \((longrope|dynamic)\) is not built yet"):
+        Engine(model, model, 1)
 
 
 def test_a_step_that_fails_ends_its_requests_and_not_the_engine(

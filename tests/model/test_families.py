@@ -10,9 +10,10 @@ from torch import nn
 
 from tests.families import FAMILIES, WINDOW, as_mxfp4, tiny
 from tunesmith.errors import EngineError
-from tunesmith.model.attention import attend_by_rows, bounds_of, layout_of, longest_shared
+from tunesmith.model.attention import attend_by_rows, bounds_of
 from tunesmith.model.head import Head, check, hidden_states
 from tunesmith.model.load import load_model
+from tunesmith.model.sharing import layout_of, longest_shared
 from tunesmith.planning.facts import facts
 from tunesmith.planning.headers import read_header
 

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -26,8 +26,8 @@ from tunesmith.generate.cache import SHARE_OF_FREE_MEMORY, KeyValues, LayerShape
 from tunesmith.generate.packed import pack_linears
 from tunesmith.generate.request import Request
 from tunesmith.handoff.base import Compute
-from tunesmith.model.attention import LENGTH_DEPENDENT_ROPE
 from tunesmith.model.peft_files import AdapterWeights
+from tunesmith.model.sharing import length_dependent_rope
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ class Engine:
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, most_rows: int) -> None:
         """EngineError if the model has layers that packed attention cannot serve."""
         config = model.config
-        _refuse_length_dependent_rope(config)
+        if rope := length_dependent_rope(config):
+            kind = rope["rope_type"]
+            raise EngineError(f"config.json rope_parameters.rope_type ({kind}) is not built yet", "ModelLoadError")
         model.set_attn_implementation(attention.NAME)
         self._model = model
         pack_linears(model)
@@ -175,11 +177,3 @@ def threads(model: nn.Module) -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = sum(weight.nbytes for weight in model.parameters())
     return max(1, min(allowed, size // BYTES_WORTH_A_THREAD))
-
-
-def _refuse_length_dependent_rope(config: Any) -> None:
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = [rope.get("rope_type")] + [value.get("rope_type") for value in rope.values() if isinstance(value, dict)]
-    for kind in kinds:
-        if kind in LENGTH_DEPENDENT_ROPE:
-            raise EngineError(f"config.json rope_parameters.rope_type ({kind}) is not built yet", "ModelLoadError")

@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.errors import EngineError
+from tunesmith.handoff.plan import Attention
 from tunesmith.model.flash import attend_at_once, computes_rows
-from tunesmith.model.head import AGREEMENT, hidden_states
 
 KERNEL, PRODUCTS = "tunesmith_kernel", "tunesmith_products"
 LONGEST = 256
@@ -41,10 +41,6 @@ WITHOUT_EFFECT = frozenset(
     | {"is_causal", "position_embeddings", "logits_to_keep", "layer_type"}
 )
 """What transformers hands to attention functions that changes no number."""
-LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that change with the longest sequence in the pass: rows of one would disturb each other."""
-_BEFORE, _BEHIND = 4, 5
-"""Tokens of the two rows of a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ class Rule:
     softcap: float
 
 
-def attend_by_rows(model: nn.Module, attention: Literal["sdpa", "eager"]) -> None:
+def attend_by_rows(model: nn.Module, attention: Attention) -> None:
     """Let a transformers model compute attention by `attend`; "eager" = explicit products throughout."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -65,49 +61,6 @@ def attend_by_rows(model: nn.Module, attention: Literal["sdpa", "eager"]) -> Non
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, sdpa_mask)
     model.set_attn_implementation(name)
-
-
-def layout_of(model: nn.Module) -> Literal["flat", "padded"]:
-    """How rows can go through a model that computes attention by `attend`, as a trial on two short rows shows.
-
-    flat = a row gets the same numbers behind another one as alone; padded = something but attention carries a state
-    from token to token, or attention is cut in a way that `attend` does not know, so each row needs a place of its own
-    in the batch. EngineError if not even that keeps what follows a row from changing it.
-    """
-    device = next(model.parameters()).device
-    draw = torch.Generator().manual_seed(0)
-    ids_1T = torch.randint(model.get_input_embeddings().num_embeddings, (1, _BEFORE + _BEHIND), generator=draw)
-    first, second = ids_1T.to(device).split([_BEFORE, _BEHIND], 1)
-    with torch.no_grad():
-        alone = hidden_states(model, second)
-        kinds = set(getattr(model.config, "layer_types", None) or ())
-        if kinds <= {"full_attention", "sliding_attention"}:
-            flat = hidden_states(model, torch.cat([first, second], 1), bounds_of([_BEFORE, _BEHIND]))
-            if _agree(flat[:, _BEFORE:], alone):
-                return "flat"
-        padded = hidden_states(model, torch.cat([second, first], 1))
-    if not _agree(padded[:, :_BEHIND], alone):
-        raise EngineError(
-            f"{type(model).__name__} lets a token see those behind it; this family cannot be trained",
-            "TrainingConfigError",
-        )
-    return "padded"
-
-
-def longest_shared(model: nn.Module) -> int | None:
-    """Tokens of the longest row that may share a pass; None = any may.
-
-    Longer ones change the rotary embedding of all that is in the pass with them.
-    """
-    found = getattr(model.config, "rope_parameters", None) or {}
-    for rope in (found, *found.values()):
-        if isinstance(rope, dict) and rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
-            return int(rope.get("original_max_position_embeddings") or model.config.max_position_embeddings)
-    return None
-
-
-def _agree(a_BTH: Tensor, b_BTH: Tensor) -> bool:
-    return float((a_BTH - b_BTH).abs().max()) <= AGREEMENT[a_BTH.dtype] * float(b_BTH.abs().max())
 
 
 def attend(

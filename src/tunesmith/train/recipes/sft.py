@@ -14,9 +14,10 @@ from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import Finished, Reason, Started, Stopped, Warned
 from tunesmith.handoff.inputs import MODEL
 from tunesmith.handoff.wish import read_wish
-from tunesmith.model.attention import attend_by_rows, layout_of, longest_shared
+from tunesmith.model.attention import attend_by_rows
 from tunesmith.model.head import Head, check, hidden_states
 from tunesmith.model.load import load_model, resolve_compute
+from tunesmith.model.sharing import layout_of, longest_shared
 from tunesmith.train.batches import Layout, Pass
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.export import export, next_token, probe_prompt, stored_as
