@@ -118,8 +118,21 @@ def test_target_patterns_are_names_ends_of_names_or_globs(patterns: list[str], n
 def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is() -> None:
     with pytest.raises(Invalid, match=r"training.lora.target_modules: 'w_q' matches no linear .* q_proj, up_proj"):
         lowered("training.lora.target_modules", ["w_q"])
-    with pytest.raises(Invalid, match="leaves nothing to train"):
+    with pytest.raises(Invalid, match=r"exclude_modules \['\*'\] leaves nothing to train; name fewer exclusions"):
         lowered("training.lora.exclude_modules", ["*"])
+    with pytest.raises(Invalid, match=r"target_modules: \[\] leaves nothing to train; name some, such as q_proj"):
+        lowered("training.lora.target_modules", [])
+
+
+def test_a_rank_above_that_of_every_matrix_is_told() -> None:
+    assert lowered("training.lora.rank", 4).warnings == ()
+    (said,) = lowered("training.lora.rank", 5).warnings
+    assert said.startswith("training.lora.rank (5): is above the smaller side of every matrix it adapts (4 at most)")
+
+
+def test_a_dropout_of_all_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"training.lora.dropout\s+Input should be less than 1"):
+        lowered("training.lora.dropout", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from tunesmith.planning.rules import (
     label_warnings,
     packing_warnings,
     packs,
+    rank_warnings,
     refuse_embedding,
     refuse_models_without_answers,
     refuse_quantised,
@@ -163,7 +164,10 @@ def lower(
         ),
         trackers=told,
     )
-    return Lowered(plan, (*warnings(spec, facts), *tracker_warnings(spec.integrations)))
+    said = [*warnings(spec, facts), *tracker_warnings(spec.integrations)]
+    if spec.training.lora and adapter:
+        said += rank_warnings(spec.training.lora, adapter.modules, facts)
+    return Lowered(plan, tuple(said))
 
 
 def _refuse_unlawful(

@@ -12,6 +12,8 @@ from tunesmith.handoff.plan import MlflowPart, TrackersPart, WandbPart
 from tunesmith.planning.facts import TRAINABLE_FAMILIES, Linear, ModelFacts
 from tunesmith.planning.submission import SecretUse
 from tunesmith.spec.base import Integrations, MlflowIntegration, Spec, WandbIntegration, leaf
+from tunesmith.spec.parts import Lora
+from tunesmith.spec.unsloth import UnslothLora
 
 UNPACKED_AT_LOAD = (("gpt_oss", "mxfp4"),)
 """Families and quantisations whose frozen weights are turned into bf16 when they are loaded."""
@@ -100,8 +102,8 @@ def targets(
         for pattern in patterns or ():
             if not any(matches(name, pattern) for name in names):
                 raise Invalid(
-                    f"{field}.{key}: '{pattern}' matches no linear layer of this model; "
-                    f"its layers end in {', '.join(last_names)}"
+                    f"{field}.{key}: '{pattern}' matches no linear layer of this model that can take an adapter (its "
+                    f"embedding, output head and routers take none); its layers end in {', '.join(last_names)}"
                 )
     chosen = tuple(
         name
@@ -110,10 +112,9 @@ def targets(
         and not any(matches(name, pattern) for pattern in excluded or ())
     )
     if not chosen:
-        raise Invalid(
-            f"{field}: target_modules {included} without exclude_modules {excluded} "
-            "leaves nothing to train; name fewer exclusions"
-        )
+        if included == []:
+            raise Invalid(f"{field}.target_modules: [] leaves nothing to train; name some, such as {last_names[0]}")
+        raise Invalid(f"{field}.exclude_modules {excluded} leaves nothing to train; name fewer exclusions")
     return chosen
 
 
@@ -177,6 +178,16 @@ def context_warnings(field: str, asked: int, facts: ModelFacts) -> list[str]:
     if limit == asked:
         return []
     return [f"{field} ({asked}) is above the model's context ({limit}); rows are cut at {limit} tokens"]
+
+
+def rank_warnings(lora: Lora | UnslothLora, modules: Sequence[str], facts: ModelFacts) -> list[str]:
+    """What is said when a rank that was asked for is above that of every matrix it changes."""
+    adapted = set(modules)
+    most = max(min(each.in_features, each.out_features) for each in facts.linears if each.name in adapted)
+    if lora.rank <= most or lora.rank == type(lora).model_fields["rank"].default:
+        return []
+    said = f"training.lora.rank ({lora.rank}): is above the smaller side of every matrix it adapts ({most} at most)"
+    return [f"{said}: with more than {most} an adapter costs more memory and learns nothing more"]
 
 
 def label_warnings(name: str | None) -> list[str]:

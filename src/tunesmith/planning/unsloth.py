@@ -35,6 +35,7 @@ from tunesmith.planning.rules import (
     label_warnings,
     packing_warnings,
     packs,
+    rank_warnings,
     refuse_embedding,
     refuse_models_without_answers,
     refuse_quantised,
@@ -267,7 +268,8 @@ def _warnings(spec: UnslothJobInput | UnslothJobOutput, facts: ModelFacts, adapt
 
 
 def _adapter_warnings(spec: UnslothJobInput | UnslothJobOutput, facts: ModelFacts, adapter: LoraPart) -> list[str]:
-    said = variants.warnings(spec.training.lora or UnslothLora(), adapter, facts)
+    asked = spec.training.lora or UnslothLora()
+    said = variants.warnings(asked, adapter, facts) + rank_warnings(asked, adapter.modules, facts)
     if result(spec).kind == "model":
         return said
     if _stored(spec) != STORED[spec.hardware.precision]:

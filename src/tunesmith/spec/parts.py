@@ -9,7 +9,8 @@ from pydantic import Field, PositiveInt, model_validator
 from tunesmith.spec.base import DeploymentParams, Spec, Text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Beta = BelowOne
 
 
 class Lora(Spec):
@@ -19,7 +20,7 @@ class Lora(Spec):
     """Rank of the two small matrices. Higher learns more and costs more memory."""
     alpha: PositiveInt = 32
     """Scale: an adapter's output is multiplied by alpha / rank."""
-    dropout: Fraction = 0.0
+    dropout: BelowOne = 0.0
     """Probability that an adapter's input element is zeroed while training."""
     merge: bool = False
     """Add the adapter to the base weights at the end and register a model instead of an adapter."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints
 from pydantic import model_validator as validator
 
 from tunesmith.spec.base import DeploymentParams, Integrations, Spec, Text
-from tunesmith.spec.parts import Beta, Fraction, check_deployment, fill_in_lora
+from tunesmith.spec.parts import BelowOne, Beta, Fraction, check_deployment, fill_in_lora
 
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 SaveMethod = Literal["lora", "merged_16bit", "merged_4bit"]
 
 
