@@ -27,7 +27,7 @@ from tunesmith.train.batches import Layout, cut
 from tunesmith.train.crew import Crew
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.memory import available_bytes, peak_bytes
-from tunesmith.train.rehearsal import foresee, rehearse
+from tunesmith.train.rehearsal import foresee, is_want_of_memory, rehearse
 
 CPU = torch.device("cpu")
 
@@ -213,6 +213,31 @@ def test_a_gpu_that_runs_out_of_memory_is_asked_for_numbers_afterwards(student, 
     with pytest.raises(EngineError, match=r"the GPU has 1\.0 MB left: training\.max_seq_length \d+ fits") as error:
         rehearsed(student, rows, plan(), learn, device=SimpleNamespace(type="cuda"))
     assert error.value.code == "CudaError"
+
+
+def test_on_a_gpu_the_pass_is_run_beside_room_for_the_optimizers_state(student, monkeypatch):
+    in_one = Layout.in_one
+    monkeypatch.setattr(Layout, "in_one", lambda self, *rows: in_one(replace(self, device=CPU), *rows))
+
+    def holds(name):
+        given, gpu = plan(optimizer={"name": name}), SimpleNamespace(type="cuda")
+        return peak_bytes(lambda: rehearsed(student, RandomRows(300), given, device=gpu))
+
+    assert holds("adam") - holds("sgd") == 8 * sum(weight.numel() for weight in student.trained)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_want_of_memory_is_known_by_what_torch_says(error, is_one):
+    assert is_want_of_memory(error) == is_one
 
 
 def test_where_memory_is_ample_an_eighth_is_enough_of_a_look(student, monkeypatch):

@@ -19,8 +19,9 @@ from tunesmith.handoff.crash import VARIABLE
 from tunesmith.handoff.plan import Epochs, EverySteps, MlflowPart, Plan, TrackersPart
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import Wish
-from tunesmith.train import checkpoint, disk, pace
+from tunesmith.train import checkpoint, disk, pace, rehearsal
 from tunesmith.train.checkpoint import checkpoint_directories, digest_of, step_directory
+from tunesmith.train.optim import Optimizer
 
 STEPS = 9
 HARD = {
@@ -93,6 +94,26 @@ def test_a_run_killed_anywhere_goes_on_and_ends_the_same(run, undisturbed, place
     assert started.from_step == from_step
     assert_same_end(run, undisturbed, 2)
     assert not list(run.rglob("*.tmp"))
+
+
+def test_what_fitted_is_not_refused_when_it_is_taken_up(run, monkeypatch):
+    """Its running means are in memory then, and are not counted a second time."""
+    left, restore = [1 << 40], Optimizer.restore
+    monkeypatch.setattr(rehearsal, "available_bytes", lambda device: left[0])
+
+    def restored(optimizer, state):
+        left[0] = 0
+        restore(optimizer, state)
+
+    def pause(event):
+        if event.kind == "progress":
+            Wish(wish="pause").write(run / "wish.json")
+
+    monkeypatch.setattr(Optimizer, "restore", restored)
+    assert train(run, pause)[-1].kind == "stopped"
+    (run / "wish.json").unlink()
+    assert train(run)[-1].kind == "finished"
+    assert left == [0]
 
 
 def test_a_run_that_dies_again_and_again_gets_to_the_same_end(run, undisturbed):

@@ -58,7 +58,7 @@ def hidden_states(model: nn.Module, ids_BT: Tensor, bounds: Tensor | None = None
     if bounds is not None:
         starts, lengths = bounds.flatten()[:-1], bounds.flatten().diff()
         places_T = torch.arange(ids_BT.shape[1]) - starts.repeat_interleave(lengths)
-        given = {"attention_mask": bounds, "position_ids": places_T[None].to(ids_BT.device)}
+        given = {"attention_mask": bounds, "position_ids": places_T[None].to(ids_BT.device, non_blocking=True)}
     hidden: Tensor = model.base_model(input_ids=ids_BT, use_cache=False, **given).last_hidden_state
     return hidden
 

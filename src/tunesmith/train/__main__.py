@@ -64,7 +64,8 @@ def _train(run: Path, log: Following, doorbell: Doorbell) -> int:
     except Exception as error:  # noqa: BLE001 - the edge of a process: whatever happens becomes an event
         kind, message = "GenericTrainingError", f"{type(error).__name__}: {error}"
         if is_want_of_memory(error):
-            kind = "CudaError" if isinstance(error, torch.OutOfMemoryError) else "TrainingEnvironmentError"
+            on_gpu = isinstance(error, torch.OutOfMemoryError) or "CUDA" in message or "CUBLAS" in message
+            kind = "CudaError" if on_gpu else "TrainingEnvironmentError"
             message = f"memory ran out: {message}. {LESS_MEMORY}"
         log(Failed(type=kind, message=message, detail=traceback.format_exc()))
         return 1

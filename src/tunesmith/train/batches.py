@@ -86,7 +86,9 @@ class Layout:
             mask_F[start : start + length] = rows.mask(row)
         mask_F[starts] = False
         trained_N = np.flatnonzero(mask_F)
-        ids, places, targets = (torch.from_numpy(a).to(self.device) for a in (ids_F, trained_N - 1, ids_F[trained_N]))
+        given = (torch.from_numpy(a) for a in (ids_F, trained_N - 1, ids_F[trained_N]))
+        # Not waited for: what lies in pageable memory CUDA takes over before it returns.
+        ids, places, targets = (each.to(self.device, non_blocking=True) for each in given)
         bounds = bounds_of(lengths) if self.flat else None
         return Pass(ids.view(shape), places, targets, tuple(chosen), lengths, bounds)
 

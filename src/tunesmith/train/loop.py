@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from tunesmith.data.order import Order
 from tunesmith.data.schedule import epoch_of, steps_of
@@ -31,10 +32,10 @@ def fit(job: Job, method: Method, checkpoints: Checkpoints, start: State) -> Sta
     training, order = Rows(job.run, job.prepared.training, job.prepared.files), Order(job.run, job.prepared, job.plan)
     state, pace, tally = start, Pace(), Tally()
     asked_for = _asked_for(job)
+    _rehearse(job, method, training)  # before the running means are there, which it counts by itself
     if start.step:
         method.optimizer.set_weights(checkpoints.weights(start.step))
         method.optimizer.restore(checkpoints.optimizer(start.step))
-    _rehearse(job, method, training)
     began = time.monotonic() - start.seconds
     while True:
         if wanted := job.told():
@@ -104,7 +105,7 @@ def _rehearse(job: Job, method: Method, rows: Rows) -> None:
     """EngineError now, if there is not memory enough for the longest pass."""
     method.student.learn(True)
     trained = method.student.parameters().values()
-    rehearse(partial(differentiate, job, method, rows, 0, 1.0), trained, rows, job.plan, method.layout, job.crew)
+    rehearse(partial(differentiate, method, 0, 1.0), trained, rows, job.plan, method.layout, job.crew)
     method.optimizer.forget()
 
 
@@ -139,17 +140,18 @@ def _validate(job: Job, method: Method, state: State) -> State:
     rows = Rows(job.run, job.prepared.validation)
     method.student.learn(False)
 
-    def look(part: Pass) -> float:
+    def look(part: Pass) -> Tensor:
         with torch.no_grad():
-            return float(method.loss(part))
+            return method.loss(part)
 
-    loss_sum, trained = 0.0, 0
+    losses: list[list[Tensor]] = []
+    trained = 0
     for parts in method.layout.passes(rows, range(len(rows))):
-        loss_sum += sum(job.crew.share(look, parts))
+        losses.append(job.crew.share(look, parts))
         trained += sum(len(part.targets_N) for part in parts)
         if job.told():
             return state
-    mean = loss_sum / trained
+    mean = sum(sum(map(float, shared)) for shared in losses) / trained
     job.log(Validated(step=state.step, epoch=epoch_of(state.step, job.prepared.steps_per_epoch), loss=mean))
     found: dict[str, float] = {"validated_step": state.step}
     if state.best_loss is None or mean < state.best_loss:

@@ -14,6 +14,9 @@ from tunesmith.model.head import Head
 
 CHUNK_BYTES = 16 << 20
 """float32 logits that are held at a time. Smaller chunks stay in the cache, larger ones feed the matrix product."""
+GPU_CHUNK_BYTES = 512 << 20
+"""The same on a GPU, where each chunk reads the head's weight from memory, twice: n tokens do 2 n operations for each
+of its numbers, and an H100 does 590 in the time that it takes to read one in bf16. 1,046 tokens of 128,256 logits."""
 TRAINED_CHUNK = 1 / 4
 """A chunk's tokens are at least this part of H where the head is trained: each chunk reads and writes the whole weight
 gradient once, which is then worth it, and the logits are at most as large as a float32 gradient's quarter."""
@@ -51,7 +54,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_VH = torch.zeros_like(weight_VH, dtype=_sum_type(weight_VH)) if need_weight else None
         grad_V = torch.zeros_like(bias_V, dtype=torch.float32) if need_bias and bias_V is not None else None
         losses: list[Tensor] = []
-        size = max(1, CHUNK_BYTES // (4 * len(weight_VH)))
+        most = CHUNK_BYTES if hidden_NH.device.type == "cpu" else GPU_CHUNK_BYTES
+        size = max(1, most // (4 * len(weight_VH)))
         if need_weight:
             size = max(size, int(TRAINED_CHUNK * weight_VH.shape[1]))
         for start in range(0, len(targets_N), size):

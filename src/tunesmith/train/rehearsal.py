@@ -1,8 +1,8 @@
 """Before the first step: is there memory for the longest pass? What will not fit fails in seconds, with the numbers.
 
-On a GPU the pass is run, and one that does not fit says so. On a CPU the kernel would end the process, and perhaps
-another one: so a small part of the pass is run first, what it holds is counted, and only what should fit is run whole.
-Nothing stays of it: no gradient is added and nothing is drawn.
+On a GPU the pass is run, with room kept for the optimizer's state, and one that does not fit says so. On a CPU the
+kernel would end the process, and perhaps another one: so a small part of the pass is run first, what it holds is
+counted, and only what should fit is run whole. Nothing stays of it: no gradient is added and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ AMPLE = 4
 through a 135M Llama: the pass 9 CPU-seconds, the closer look 12)."""
 COUNTS = (1, 3)
 """Of its rows, where it has more than these: the first two alone may peak at another moment than many do."""
+WANT = ("allocate memory", "out of memory", "ALLOC_FAILED")
+"""What torch says of it where it has no class: main memory, CUDA's driver, and its libraries."""
 FEWEST_TOKENS, ROUND_TOKENS = 16, 8
 """A length below is not worth advising; those that are advised are rounded down."""
 
@@ -87,7 +89,7 @@ def rehearse(
             if need.of(tokens) > has:
                 raise refusal(need, has, rows.lengths[chosen].tolist(), tokens, plan, device)
     try:
-        crew.share(learn, parts)
+        _run(learn, parts, crew, weights[0].new_empty(state if device.type == "cuda" else 0, dtype=torch.uint8))
     except (MemoryError, RuntimeError) as error:
         if not is_want_of_memory(error):
             raise
@@ -98,6 +100,11 @@ def rehearse(
         torch.cuda.empty_cache()
     has = available_bytes(device) or 0
     raise refusal(foreseen(), has, rows.lengths[chosen].tolist(), tokens, plan, device)
+
+
+def _run(learn: Learn, parts: Sequence[Pass], crew: Crew, _held: Tensor) -> None:
+    """The pass, while what comes into memory later has its place there."""
+    crew.share(learn, parts)
 
 
 def foresee(learn: Learn, rows: Rows, chosen: Sequence[int], layout: Layout) -> Need:
@@ -183,4 +190,4 @@ class _Thinned(Rows):
 
 
 def is_want_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in WANT)

@@ -20,8 +20,9 @@ from tunesmith.train.checkpoint import State
 from tunesmith.train.job import Job, Method
 from tunesmith.train.optim import next_scale
 
-Differentiated = tuple[float, tuple[Tensor, ...]]
-"""The loss of a pass, and its gradient where the optimizer has not taken it yet."""
+Differentiated = tuple[Tensor, tuple[Tensor, ...]]
+"""The loss of a pass, and its gradient where the optimizer has not taken it yet. Nobody looks at them before the step's
+last pass is on its way: a GPU would have nothing to do meanwhile."""
 
 ROWS_NAMED = 5
 """Rows that an error names."""
@@ -53,17 +54,19 @@ def learn(
         raise EngineError(f"step {step}: none of its rows has a token to learn from: {_named(rows, chosen)}")
     factor, divisor = (state.loss_scale / trained, state.loss_scale) if method.scaled else (1.0, float(trained))
     method.student.learn(True)
-    work = partial(differentiate, job, method, rows, step, factor)
-    loss_sum, tokens = 0.0, 0
+    work = partial(differentiate, method, step, factor)
+    losses: list[tuple[Pass, Tensor]] = []
+    tokens = 0
     for parts in method.layout.passes(rows, chosen):
-        for part, (value, gradient) in zip(parts, job.crew.share(work, parts), strict=True):
+        for part, (loss, gradient) in zip(parts, job.crew.share(work, parts), strict=True):
             if gradient:
                 optimizer.add(gradient)
-            loss_sum += value
+            losses.append((part, loss))
             tokens += sum(part.lengths)
             tally.passed += part.ids_BT.numel()
             tally.flops += method.gauge.flops(part)
         crash_at("pass-done")
+    loss_sum = _sum_of(job, rows, step, losses)
     done = optimizer.step(step, divisor)
     if not done.applied and not (method.scaled and state.loss_scale > 1):
         raise _no_number(job, rows, step, done.grad_norm, chosen)
@@ -78,17 +81,25 @@ def learn(
     return state.model_copy(update=found), done.learning_rate, done.grad_norm
 
 
-def differentiate(job: Job, method: Method, rows: Rows, step: int, factor: float, part: Pass) -> Differentiated:
-    """Forward and backward through a pass. EngineError that names its rows if the loss is not a number."""
+def _sum_of(job: Job, rows: Rows, step: int, losses: Sequence[tuple[Pass, Tensor]]) -> float:
+    """Of all passes of a step. EngineError that names the rows of the first one whose loss is not a number."""
+    total = 0.0
+    for part, loss in losses:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise _no_number(job, rows, step, value, part.rows)
+        total += value
+    return total
+
+
+def differentiate(method: Method, step: int, factor: float, part: Pass) -> Differentiated:
+    """Forward and backward through a pass."""
     method.student.noise.key = step, part.rows, part.lengths, part.flat
     loss = method.loss(part)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise _no_number(job, rows, step, value, part.rows)
     if method.student.in_place:
         method.optimizer.add_gradient_of(loss * factor)
-        return value, ()
-    return value, method.optimizer.gradient(loss * factor)
+        return loss.detach(), ()
+    return loss.detach(), method.optimizer.gradient(loss * factor)
 
 
 def _no_number(job: Job, rows: Rows, step: int, value: float, at_fault: Sequence[int]) -> EngineError:
