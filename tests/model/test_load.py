@@ -28,6 +28,9 @@ def test_weights_are_frozen_and_in_the_compute_type(tmp_path):
         ({"architectures": ["NoSuchModel"]}, r"architectures\[0\] \(NoSuchModel\) is not a model of transformers"),
         ({"architectures": []}, "names no class"),
         ({"num_hidden_layers": 3}, "the checkpoint lacks 9 weights, such as model.layers.2"),
+        ({"intermediate_size": 48}, r"mlp.down_proj.weight is \(32, 64\) .* and config.json makes it \(32, 48\)"),
+        ({"num_attention_heads": 3}, r"(?s)cannot be loaded: .*hidden size \(32\) is not a multiple of"),
+        ({"hidden_act": "nope"}, "the model cannot be loaded: config.json names 'nope', which is not known"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, change, words):
@@ -35,6 +38,14 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path, change, words):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(EngineError, match=words):
+        load_model(tmp_path, "fp32", "sdpa", CPU)
+
+
+def test_a_weight_file_that_is_cut_short_is_told(tmp_path):
+    tiny_llama(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(EngineError, match=r"the model cannot be loaded: .* file not fully covered"):
         load_model(tmp_path, "fp32", "sdpa", CPU)
 
 

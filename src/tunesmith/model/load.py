@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from tunesmith.errors import EngineError
@@ -18,6 +19,8 @@ from tunesmith.handoff.plan import Attention
 DTYPES: dict[Compute, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 LOAD_ERROR = "ModelLoadError"
+BROKEN = (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError)
+"""What a checkpoint that cannot be read makes transformers raise."""
 
 
 def resolve_compute(wanted: Literal["auto"] | Compute, device: torch.device) -> Compute:
@@ -47,6 +50,7 @@ def load_model(directory: Path, compute: Compute, attention: Attention, device: 
     config = _config(directory)
     name = str(config["architectures"][0])
     import transformers  # here, because its lazy modules still take a second
+    from huggingface_hub.errors import StrictDataclassError
 
     kind = getattr(transformers, name, None)
     if kind is None:
@@ -62,18 +66,33 @@ def load_model(directory: Path, compute: Compute, attention: Attention, device: 
             attn_implementation=_loadable(kind, attention),
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told of below, each by its name
             **_dequantised(config),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+    except KeyError as error:
+        raise EngineError(
+            f"the model cannot be loaded: config.json names {error}, which is not known", LOAD_ERROR
+        ) from error
+    except (*BROKEN, StrictDataclassError) as error:
         raise EngineError(f"the model cannot be loaded: {error}", LOAD_ERROR) from error
-    if report["missing_keys"]:
-        first = min(report["missing_keys"])
-        raise EngineError(f"the checkpoint lacks {len(report['missing_keys'])} weights, such as {first}", LOAD_ERROR)
+    _refuse_what_does_not_fit(report)
     if _dequantised(config):
         model._weight_conversions = None  # noqa: SLF001 - or what is saved would get the names of quantised weights
     model.requires_grad_(False)
     model.eval()
     return model.to(device)
+
+
+def _refuse_what_does_not_fit(report: Mapping[str, Any]) -> None:
+    """EngineError for weights that are not there, or have another shape than the configuration makes them."""
+    if report["missing_keys"]:
+        first = min(report["missing_keys"])
+        raise EngineError(f"the checkpoint lacks {len(report['missing_keys'])} weights, such as {first}", LOAD_ERROR)
+    if report["mismatched_keys"]:
+        name, found, expected = min(report["mismatched_keys"])
+        raise EngineError(
+            f"{name} is {tuple(found)} in the checkpoint, and config.json makes it {tuple(expected)}", LOAD_ERROR
+        )
 
 
 def _config(directory: Path) -> dict[str, Any]:
