@@ -29,7 +29,7 @@ def attend_at_once(q_1HTD: Tensor, k_1KTD: Tensor, v_1KTD: Tensor, bounds: Tenso
     starts = bounds.flatten().to(q_1HTD.device, torch.int32, non_blocking=True)
     longest = int(bounds.flatten().diff().max())
     o_THD: Tensor = varlen_attn(
-        *(x[0].transpose(0, 1) for x in (q_1HTD, k_1KTD, v_1KTD)),
+        *(x.squeeze(0).transpose(0, 1) for x in (q_1HTD, k_1KTD, v_1KTD)),  # x[0] would fill zeros backward
         *(starts, starts, longest, longest),
         scale=scale,
         window_size=(-1, 0),  # nothing that comes later

@@ -73,7 +73,8 @@ class _Fused(torch.autograd.Function):
         x_NI, h_Nr, a_rI, b_Or, w_OI = ctx.saved_tensors
         grad_NO = grad_BTO.flatten(0, -2)
         grad_h_Nr = grad_NO @ b_Or
-        grad_b_Or = (h_Nr.T @ grad_NO).T.to(ctx.master) * ctx.scale
+        # Laid out as B is, or a GPU would add up the gradients of all modules one by one.
+        grad_b_Or = (h_Nr.T @ grad_NO).T.to(ctx.master, memory_format=torch.contiguous_format) * ctx.scale
         grad_a_rI = (grad_h_Nr.T @ x_NI).to(ctx.master)
         grad_x = None
         if ctx.needs_input_grad[0]:
