@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunesmith.control.progress import SHOWN_CHARACTERS, details, points
-from tunesmith.handoff.events import CheckpointSaved, PreparedRows, Progress, Sample, Sampled, Started
+from tunesmith.handoff.events import CheckpointSaved, PreparedRows, Progress, Sample, Sampled, Started, Warned
 
 
 def progress(**changes) -> Progress:
@@ -43,6 +43,14 @@ def test_loss_rate_norm_and_speed_are_series():
         ("grad_norm", 4, 1, 3.0),
         ("tokens_per_second", 4, 1, 3.0),
     ]
+
+
+def test_what_each_attempt_warns_of_again_is_shown_once():
+    cut, slow = Warned(message="3 rows were cut"), Warned(message="it is slow")
+    known: dict[str, object] = {"warnings": ["from the request"]}
+    for said in (cut, slow, cut):
+        known |= details(said, known)
+    assert known["warnings"] == ["from the request", "3 rows were cut", "it is slow"]
 
 
 def test_samples_are_shown_where_a_prompt_ends_and_an_answer_begins():

@@ -26,7 +26,7 @@ from tunesmith.store.database import Database, Tx
 from tunesmith.store.ids import now
 
 RETIRED: Final = ("inputs", "checkpoints", "artifact", "data", "storage", "work")
-"""Parts of an ended job's run that go; its plan, events and logs stay."""
+"""Parts of an ended job's run that go, also half-written ones; its plan, events and logs stay."""
 YOUNG_SECONDS: Final = 600.0
 """A directory that nobody knows is left alone for so long: it may be a job's that is just being made."""
 DAY_SECONDS: Final = 24 * 3600.0
@@ -97,7 +97,8 @@ class Garbage:
         """Parts of runs whose time is up, and directories that belong to nothing."""
         count = _Count()
         for job_id in needed.ended:
-            parts = [part for name in RETIRED if (part := self.data_dir.run(job_id) / name).is_dir()]
+            run = self.data_dir.run(job_id)
+            parts = [part for name in RETIRED for part in (run / name, run / f".{name}.tmp") if part.is_dir()]
             count.runs += bool(parts)
             for part in parts:
                 count.run_bytes += _delete(part, dry_run)

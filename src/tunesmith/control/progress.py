@@ -72,7 +72,8 @@ def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
                 **({"at_stake_seconds": round(event.at_stake, 1)} if event.at_stake else {}),
             }
         case Warned():
-            return {"warnings": [*known.get("warnings", []), event.message]}
+            told = known.get("warnings", [])  # by an earlier attempt, too, which says the same of the same rows
+            return {} if event.message in told else {"warnings": [*told, event.message]}
         case Finished():
             return {"phase": "registering", "exported_step": event.exported_step, "exported_because": event.reason}
         case Stopped():
