@@ -64,3 +64,11 @@ def test_a_head_that_is_not_the_models_is_found_out(tmp_path):
     check(model, Head.of(model), ids)
     with pytest.raises(EngineError, match="LlamaForCausalLM makes its logits in a way"):
         check(model, Head(model.lm_head.weight, None, 0.5, 0.0), ids)
+
+
+def test_a_checkpoint_whose_weights_are_no_numbers_is_told(tmp_path):
+    tiny_llama(tmp_path)
+    model = load_model(tmp_path, "fp32", "sdpa", CPU)
+    model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(EngineError, match=r"answers with what is no number .* in torch.float32: upload the checkpoint"):
+        check(model, Head.of(model), torch.arange(10))

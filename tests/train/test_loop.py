@@ -160,3 +160,9 @@ def test_a_loss_that_is_no_number_names_the_step_and_a_way_out(make_run):
     words = r"step 2: the loss or its gradient is nan.* from train\.jsonl line \d+.*A lower learning rate than 1e\+30"
     with pytest.raises(EngineError, match=words):
         train(run)
+
+
+def test_a_first_loss_that_is_no_number_is_not_blamed_on_the_learning_rate(make_run):
+    run = make_run(objective={"embedding_noise": 1e60})
+    with pytest.raises(EngineError, match=r"step 1: the loss .* is nan.* Nothing was learnt before it"):
+        train(run)

@@ -64,10 +64,16 @@ def hidden_states(model: nn.Module, ids_BT: Tensor, bounds: Tensor | None = None
 
 
 def check(model: nn.Module, head: Head, ids_T: Tensor) -> None:
-    """EngineError if `head` does not compute this family's logits."""
+    """EngineError if `head` does not compute this family's logits, or these are no numbers (ModelLoadError)."""
     with torch.no_grad():
         ours_V = head.logits(hidden_states(model, ids_T[None])[0, -1:])[0]
         theirs_V = model(input_ids=ids_T[None], use_cache=False).logits[0, -1].to(ours_V.dtype)
+    if not theirs_V.isfinite().all():
+        raise EngineError(
+            f"the model answers with what is no number (nan or infinite) in {head.weight_VH.dtype}: upload the "
+            "checkpoint again if its weights hold some, or take a wider precision (bf16, fp32)",
+            "ModelLoadError",
+        )
     limit = AGREEMENT[head.weight_VH.dtype] * float(theirs_V.abs().max().clamp(min=1))
     apart = float((ours_V - theirs_V).abs().max())
     if not apart <= limit:

@@ -59,7 +59,7 @@ def _train(run: Path, log: Following, doorbell: Doorbell) -> int:
     except ToldToEnd:
         raise
     except TunesmithError as error:
-        log(Failed(type=error.code, message=error.message, detail=traceback.format_exc()))
+        log(Failed(type=error.code, message=error.message, detail=""))
         return 1
     except Exception as error:  # noqa: BLE001 - the edge of a process: whatever happens becomes an event
         kind, message = "GenericTrainingError", f"{type(error).__name__}: {error}"

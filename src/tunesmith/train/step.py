@@ -103,10 +103,16 @@ def differentiate(method: Method, step: int, factor: float, part: Pass) -> Diffe
 
 
 def _no_number(job: Job, rows: Rows, step: int, value: float, at_fault: Sequence[int]) -> EngineError:
+    """The first step's loss depends on no learning rate yet."""
+    way_out = (
+        f"A lower learning rate than {job.plan.optimizer.learning_rate:g} or a warm-up usually helps"
+        if step > 1
+        else "Nothing was learnt before it, so numbers are too large from the start: take bf16 or fp32 where precision "
+        "is fp16, and less embedding noise (neftune_noise_alpha)"
+    )
     return EngineError(
         f"step {step}: the loss or its gradient is {value:g}, and nothing was saved from this step. It was learning "
-        f"from {_named(rows, at_fault)}. A lower learning rate than {job.plan.optimizer.learning_rate:g} or a warm-up "
-        "usually helps; if these rows are unlike the others, look at them"
+        f"from {_named(rows, at_fault)}. {way_out}; if these rows are unlike the others, look at them"
     )
 
 
