@@ -181,8 +181,8 @@ class Stopped(Spoken):
 
 
 LESS_MEMORY = (
-    "Less is needed with a smaller batch.micro_batch_size or training.max_seq_length (unsloth: "
-    "batch.per_device_train_batch_size, model.max_seq_length)"
+    "Less is needed with a smaller batch.micro_batch_size, training.max_seq_length or training.lora.rank (unsloth: "
+    "batch.per_device_train_batch_size, model.max_seq_length, training.lora.rank)"
 )
 """The way out for a run that memory ran out for."""
 
