@@ -299,6 +299,8 @@ def measured(
 ) -> Found:
     """What a side found in a process of its own. SystemExit with its last words, if it failed."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", CHECKPOINT_SECONDS: str(24 * 3600)}
+    # One of them: TRL would take all, and with them a larger batch.
+    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     if side == "ours":  # as `python -m tunesmith.train` sets it; the peers run as torch comes

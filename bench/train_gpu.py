@@ -55,7 +55,7 @@ SIZES: dict[str, tuple[dict[str, Any], int]] = {
     ),
 }
 """Shape of the model (1b: that of Llama 3.2 1B, 1.24 billion parameters) and tokens of a sequence."""
-DATA_SHEET = {"H100 80GB HBM3": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}
+DATA_SHEET = {"H100 80GB HBM3": 989, "H200": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}
 """TFLOP/s of dense bf16 products, by a part of the device's name."""
 WORDS = {
     "ours": "ours",
