@@ -42,7 +42,12 @@ PARTS: dict[str, Any] = {
 }
 
 
-def plan(**changes: dict[str, Any]) -> Plan:
-    """The plan above; `plan(optimizer={"name": "adamw"})` replaces fields of a part."""
-    parts = {name: part.model_copy(update=changes.get(name, {})) for name, part in PARTS.items()}
+def plan(**changes: dict[str, Any] | None) -> Plan:
+    """The plan above; `plan(optimizer={"name": "adamw"})` replaces fields of a part.
+
+    With `adapter=None` all weights are trained, and the result is a model.
+    """
+    parts = {name: part.model_copy(update=changes.get(name) or {}) for name, part in PARTS.items()}
+    if "adapter" in changes and changes["adapter"] is None:
+        parts |= {"adapter": None, "result": parts["result"].model_copy(update={"form": "model"})}
     return Plan(run="job-1", method="sft", **parts)

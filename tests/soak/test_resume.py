@@ -13,7 +13,6 @@ import pytest
 from tests.train.conftest import make_a_run, model_dir  # noqa: F401 - fixtures
 from tests.train.runs import finish, said, start
 from tests.train.test_resume import HARD, assert_same_end
-from tunesmith.handoff.plan import Plan
 
 KILLS = 30
 RUN_SECONDS = 2.5
@@ -25,11 +24,7 @@ def begin(make_a_run):  # noqa: F811
     """A prepared run of that name, of adapters or of all weights."""
 
     def begun(name: str, whole: bool) -> Path:
-        run: Path = make_a_run(name, **HARD, result={"form": "model" if whole else "adapter"})
-        if whole:
-            plan = Plan.read(run / "plan.json")
-            plan.model_copy(update={"adapter": None}).write(run / "plan.json")
-        return run
+        return make_a_run(name, **{**HARD, "adapter": None} if whole else HARD)
 
     return begun
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,10 @@ def model_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_run(tmp_path, model_dir) -> Callable[..., Path]:
-    """A run directory with `plan.json`, 11 rows of different lengths and, unless told not to, its prepared rows."""
+    """A run directory with `plan.json`, rows of different lengths and, unless told not to, these prepared.
+
+    `base` is another model, `pairs` are other rows; what else is named changes the plan as `tests.plans.plan` does.
+    """
     return partial(_make, tmp_path, model_dir)
 
 
@@ -44,15 +47,26 @@ def make_a_run(tmp_path_factory, model_dir) -> Callable[..., Path]:
     return partial(_make, tmp_path_factory.mktemp("runs"), model_dir)
 
 
-def _make(directory: Path, base: Path, name: str = "run", prepared: bool = True, **changes) -> Path:
+def drawn_pairs(count: int, least: int, most: int) -> list[list[str]]:
+    """Prompts and completions of so many words."""
+    draw = random.Random(3)
+    return [[" ".join(draw.choices(WORDS, k=draw.randint(least, most))) for _ in range(2)] for _ in range(count)]
+
+
+def _make(
+    directory: Path,
+    model_dir: Path,
+    name: str = "run",
+    *,
+    prepared: bool = True,
+    base: Path | None = None,
+    pairs: Sequence[Sequence[str]] = (),
+    **changes,
+) -> Path:
     run = directory / name
     (run / "inputs/data").mkdir(parents=True)
-    (run / "inputs/model").symlink_to(base)
-    draw = random.Random(3)
-    lines = []
-    for _ in range(11):
-        prompt, completion = (" ".join(draw.choices(WORDS, k=draw.randint(1, 9))) for _ in range(2))
-        lines.append(json.dumps({"prompt": prompt, "completion": completion}))
+    (run / "inputs/model").symlink_to(base or model_dir)
+    lines = [json.dumps({"prompt": prompt, "completion": said}) for prompt, said in pairs or drawn_pairs(11, 1, 9)]
     (run / "inputs/data/train.jsonl").write_text("\n".join(lines))
     given = plan(**changes)
     given.write(run / "plan.json")

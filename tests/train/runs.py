@@ -53,7 +53,7 @@ def by_hand(model, run: Path, step: int):
     for row in rows_of_step(step, len(rows), plan.schedule.rows_per_step, plan.schedule.seed):
         ids = torch.tensor(rows.ids(row).tolist())
         labels = torch.where(torch.tensor(rows.mask(row).tolist()) == 1, ids, -100)
-        logits = model(ids[None]).logits[0, :-1]
+        logits = model(ids[None], use_cache=False).logits[0, :-1]
         summed = summed + functional.cross_entropy(logits, labels[1:], reduction="sum", ignore_index=-100)
         count += int((labels[1:] != -100).sum())
     return summed / count

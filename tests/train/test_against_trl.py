@@ -6,28 +6,23 @@ micro-batches, clips and logs in its own ways. eps is 1e-5, because at 1e-8 even
 
 from __future__ import annotations
 
-import json
-import random
-
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.models import linear_names, tiny_llama, tiny_tokenizer
-from tests.plans import plan as small_plan
+from tests.models import tiny_llama, tiny_tokenizer
+from tests.train.conftest import drawn_pairs
 from tests.train.runs import CPU, train
-from tunesmith.data.prepare import prepare
 from tunesmith.data.schedule import rows_of_step
 from tunesmith.data.store import Rows
-from tunesmith.handoff.plan import FirstOf, Plan, ResultPart
+from tunesmith.handoff.plan import FirstOf, Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.model.load import load_model
 from tunesmith.train.student import student_of
 
 STEPS, ROWS_PER_STEP = 50, 4
 WINDOW = 8
-WORDS = ["the", "user", "asks", "and", "assistant", "answers", "hello", "world", "how", "are", "you", "today", "system"]
 KINDS = {"lora": (0.01, 1.0), "full": (0.003, 2.5)}
 """What is trained -> learning rate, and a gradient norm that some steps exceed and others do not."""
 
@@ -82,17 +77,19 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def make_run(run, base, kind):
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def run(make_run, base, kind):
     """A prepared run of 20 rows of 9 to 40 tokens: five steps an epoch, all of them full."""
-    (run / "inputs/data").mkdir(parents=True)
-    (run / "inputs/model").symlink_to(base)
-    draw = random.Random(3)
-    pairs = [[" ".join(draw.choices(WORDS, k=draw.randint(4, 14))) for _ in range(2)] for _ in range(20)]
-    lines = [json.dumps({"prompt": prompt, "completion": completion}) for prompt, completion in pairs]
-    (run / "inputs/data/train.jsonl").write_text("\n".join(lines))
     rate, max_norm = KINDS[kind]
-    plan = small_plan(
-        adapter={"modules": linear_names()},
+    return make_run(
+        base=base,
+        pairs=drawn_pairs(20, 4, 14),
+        adapter=None if kind == "full" else {},
         optimizer={
             "name": "adamw",
             "learning_rate": rate,
@@ -103,11 +100,6 @@ def make_run(run, base, kind):
         },
         schedule={"stop": FirstOf(epochs=100, steps=STEPS), "rows_per_step": ROWS_PER_STEP},
     )
-    if kind == "full":
-        plan = plan.model_copy(update={"adapter": None, "result": ResultPart(form="model")})
-    plan.write(run / "plan.json")
-    prepare(run, plan, lambda event: None)
-    return run
 
 
 def rows_in_order(run):
@@ -179,9 +171,7 @@ def weights_of(model, kind):
     return peft.get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_run_equals_trls(base, kind, tmp_path):
-    run = make_run(tmp_path / "run", base, kind)
+def test_a_run_equals_trls(run, kind, tmp_path):
     lengths = Rows(run, Prepared.read(run / "data.json").training).lengths
     assert WINDOW < min(lengths) < max(lengths) / 2, "rows look past the window, and TRL pads"
     ours = [(event.loss, event.grad_norm) for event in train(run) if event.kind == "progress"]

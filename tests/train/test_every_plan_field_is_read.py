@@ -7,7 +7,7 @@ import pytest
 from tests.train.runs import train
 from tunesmith.handoff import plan as handed
 from tunesmith.handoff.base import Handed
-from tunesmith.handoff.plan import EverySteps, FirstOf, FractionOfEpoch, Plan
+from tunesmith.handoff.plan import EverySteps, FirstOf, FractionOfEpoch
 
 ENGINE = ("tunesmith.data", "tunesmith.model", "tunesmith.train")
 ELSEWHERE = {
@@ -48,14 +48,13 @@ def read(monkeypatch) -> set[str]:
 def test_every_field_of_a_plan_is_read(make_run, read):
     train(make_run("adapter", schedule={"save_at": EverySteps(steps=2), "log_every": 2}, data={"packing": True}))
     whole = {
-        "result": {"form": "model", "dtype": "bfloat16", "step": "last"},
+        "adapter": None,
+        "result": {"dtype": "bfloat16", "step": "last"},
         "schedule": {"stop": FirstOf(epochs=2, steps=3), "validate_at": FractionOfEpoch(fraction=0.5)},
         "data": {"split_fraction": 0.2},
         "optimizer": {"warmup_steps": 0, "warmup_ratio": 0.5},
     }
-    run = make_run("whole", **whole)
-    Plan.read(run / "plan.json").model_copy(update={"adapter": None}).write(run / "plan.json")
-    train(run)
+    train(make_run("whole", **whole))
     beside = {"decomposed": True, "bias": "all", "whole_modules": ("model.norm",), "start": "gaussian"}
     train(make_run("variants", adapter=beside, schedule={"stop": FirstOf(epochs=1, steps=1)}))
     assert FIELDS - read == set()

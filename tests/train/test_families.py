@@ -9,12 +9,9 @@ import pytest
 import torch
 
 from tests.families import FAMILIES, as_mxfp4, tiny
-from tests.train.runs import losses, train
-from tunesmith.data.order import Order
-from tunesmith.data.prepare import prepare
-from tunesmith.data.store import Rows
+from tests.train.runs import by_hand, losses, train
 from tunesmith.handoff.capabilities import TRAINED_FAMILIES
-from tunesmith.handoff.plan import Epochs, Plan
+from tunesmith.handoff.plan import Epochs
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.model.load import load_model
 from tunesmith.planning.facts import facts
@@ -23,27 +20,17 @@ HYBRIDS = {"nemotron_h"}
 
 
 @pytest.fixture
-def run_of(make_run):
-    """A prepared run on a tiny model of the family; without modules, all weights are trained."""
+def run_of(make_run, tmp_path):
+    """A prepared run on a tiny model of the family: of adapters on all that can take one, or of all weights."""
 
     def make(family: str, all_weights: bool = False, **changes) -> Path:
-        run = make_run(name=f"{family}-{all_weights}", prepared=False, **changes)
-        base = run / "base"
+        base = tmp_path / "base"
         tiny(family, base)
         if family == "gpt_oss":
             as_mxfp4(base)
-        (run / "inputs/model").unlink()
-        (run / "inputs/model").symlink_to(base)
-        config = json.loads((base / "config.json").read_text())
-        given = Plan.read(run / "plan.json")
-        if all_weights:
-            given = given.model_copy(update={"adapter": None})
-        else:
-            modules = tuple(linear.name for linear in facts(config, None).linears)
-            given = given.model_copy(update={"adapter": given.adapter.model_copy(update={"modules": modules})})
-        given.write(run / "plan.json")
-        prepare(run, given, lambda event: None)
-        return run
+        known = facts(json.loads((base / "config.json").read_text()), None)
+        modules = tuple(linear.name for linear in known.linears)
+        return make_run(base=base, adapter=None if all_weights else {"modules": modules}, **changes)
 
     return make
 
@@ -62,7 +49,7 @@ def test_all_weights_are_learned_as_a_plain_loop_over_rows_learns_them(run_of, f
     run = run_of(
         family,
         all_weights=True,
-        result={"form": "model", "dtype": "float32"},
+        result={"dtype": "float32"},
         schedule={"stop": Epochs(epochs=2)},
         optimizer={
             "name": "sgd",
@@ -81,23 +68,14 @@ def test_all_weights_are_learned_as_a_plain_loop_over_rows_learns_them(run_of, f
 
 def _by_hand(run: Path, rate: float) -> list[float]:
     """Mean losses of each step: one row at a time through the unmodified model, plain gradient descent."""
-    plan, prepared = Plan.read(run / "plan.json"), Prepared.read(run / "data.json")
-    rows, order = Rows(run, prepared.training, prepared.files), Order(run, prepared, plan)
     model = load_model(run / "inputs/model", "fp32", "eager", torch.device("cpu")).requires_grad_(True)
-    means = []
-    for step in range(1, prepared.steps + 1):
-        total, count = torch.zeros(()), 0
-        for row in order.rows_of_step(step).tolist():
-            ids = torch.from_numpy(rows.ids(row).astype("int64"))[None]
-            labels = ids.masked_fill(torch.from_numpy(rows.mask(row).astype(bool))[None].logical_not(), -100)
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
-            total = total + torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum")
-            count += int((labels[0, 1:] != -100).sum())
-        weights = list(model.parameters())
-        for weight, slope in zip(weights, torch.autograd.grad(total / count, weights, allow_unused=True), strict=True):
+    weights, means = list(model.parameters()), []
+    for step in range(1, Prepared.read(run / "data.json").steps + 1):
+        loss = by_hand(model, run, step)
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
             if slope is not None:
                 weight.data -= rate * slope
-        means.append(float(total.detach()) / count)
+        means.append(float(loss.detach()))
     return means
 
 

@@ -18,7 +18,7 @@ from tests.plans import plan
 from tests.train.runs import layout, losses, train
 from tunesmith.data.packs import best_fit
 from tunesmith.errors import EngineError
-from tunesmith.handoff.plan import LoraPart, Plan, ResultPart
+from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.attention import attend_by_rows
 from tunesmith.model.head import Head, hidden_states
 from tunesmith.model.lora import Noise, adapt
@@ -298,11 +298,7 @@ def test_a_row_that_may_not_share_a_pass_is_alone_in_it():
 
 def test_a_run_that_rehearsed_is_bit_identical_to_one_that_did_not(make_run, monkeypatch):
     for name, adapter in (("adapter", {"dropout": 0.2}), ("whole", None)):
-        change = {"adapter": adapter} if adapter else {}
-        runs = [make_run(f"{name}-{number}", **change) for number in (1, 2)]
-        for run in runs if adapter is None else ():
-            given = Plan.read(run / "plan.json")
-            given.model_copy(update={"adapter": None, "result": ResultPart(form="model")}).write(run / "plan.json")
+        runs = [make_run(f"{name}-{number}", adapter=adapter) for number in (1, 2)]
         rehearsed = train(runs[0])
         with monkeypatch.context() as patched:
             patched.setattr(loop, "rehearse", lambda *given, **named: None)

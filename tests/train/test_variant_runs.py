@@ -36,10 +36,7 @@ def biased(tmp_path_factory):
 @pytest.fixture
 def make(make_run, biased):
     def made(name, kind, **changes):
-        run = make_run(name, adapter={**KINDS[kind], "dropout": 0.1}, **changes)
-        (run / "inputs/model").unlink()
-        (run / "inputs/model").symlink_to(biased)
-        return run
+        return make_run(name, base=biased, adapter={**KINDS[kind], "dropout": 0.1}, **changes)
 
     return made
 
