@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 from pydantic import AliasChoices, BaseModel, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 
@@ -23,7 +23,7 @@ class Described(BaseModel):
     """A model whose JSON schema says what the string under each field says."""
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /) -> dict[str, Any]:
         """pydantic's schema, with a description where there is none, unless a property's own shape says the same."""
         schema = handler(core_schema)
         properties = handler.resolve_ref_schema(schema).get("properties", {})

@@ -44,6 +44,18 @@ def test_a_server_keeps_its_files_to_itself_and_its_words_apart(tmp_path: Path, 
     assert "WARNING" not in said.read_text()
 
 
+def test_garbage_is_collected_once_the_server_is_up(tmp_path: Path, environment: dict[str, str]) -> None:
+    program = """
+import gc, os
+from tunesmith.server.main import serve
+from tunesmith.settings import Settings
+gc.disable()
+serve(Settings.from_environment(), announce=lambda _: os._exit(10 + gc.isenabled()))
+"""
+    environment["TUNESMITH_PORT"] = "0"
+    assert subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=False).returncode == 11
+
+
 def test_a_setting_that_cannot_be_read_is_one_sentence(tmp_path: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "tunesmith.cli.main", "up"]
     environment["TUNESMITH_PORT"] = "http"

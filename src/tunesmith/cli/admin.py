@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as garbage
 import os
 from dataclasses import replace
 from importlib.util import find_spec
@@ -61,7 +62,6 @@ def up(
     TUNESMITH_LEAVE_RUNNING.
     """
     _refuse_client_alone()
-    from tunesmith.server.main import serve
     from tunesmith.settings import Settings
 
     given: dict[str, Any] = {
@@ -71,7 +71,14 @@ def up(
         "database_url": database_url,
         "leave_running": leave_running,
     }
-    serve(replace(Settings.from_environment(), **{key: value for key, value in given.items() if value is not None}))
+    settings = replace(Settings.from_environment(), **{key: value for key, value in given.items() if value is not None})
+    garbage.disable()  # until the server answers: there is none yet, and to look for it takes an eighth of the start
+    try:
+        from tunesmith.server.main import serve
+
+        serve(settings)
+    finally:
+        garbage.enable()
 
 
 def backup(

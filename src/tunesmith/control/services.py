@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-import httpx
 from sqlalchemy import select
 
 from tunesmith.control import scheduler
 from tunesmith.control.adapters import AdapterService
 from tunesmith.control.analysis import Analysis
+from tunesmith.control.calls import caller
 from tunesmith.control.contents import Contents
 from tunesmith.control.deployments import DeploymentService, Reconciler
 from tunesmith.control.devices import discover
@@ -75,7 +75,7 @@ class Services:
         self.data_dir.lock()
         self.database = Database(settings.database_url or self.data_dir.database)
         self.blobs = Blobs(self.data_dir.blobs)
-        self.http = httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None), trust_env=False)  # noqa: S113
+        self.http = caller()
         self._stirred = asyncio.Event()
         self._step = asyncio.Event()
         self._reconcile = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -46,7 +47,13 @@ def serve(settings: Settings, announce: Callable[[str], object] = say) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    server = Server(config, lambda: announce(_welcome(settings, listening)))
+
+    def started() -> None:
+        gc.freeze()  # what stands now stays: garbage is looked for from here on, and never among it
+        gc.enable()
+        announce(_welcome(settings, listening))
+
+    server = Server(config, started)
     try:
         server.run(sockets=[listening])
     finally:
