@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tunesmith.control.logs import in_words
 from tunesmith.control.progress import SHOWN_CHARACTERS, details, points
-from tunesmith.handoff.events import CheckpointSaved, PreparedRows, Progress, Sample, Sampled, Started, Warned
+from tunesmith.handoff.events import Busy, CheckpointSaved, PreparedRows, Progress, Sample, Sampled, Started, Warned
 
 
 def progress(**changes) -> Progress:
@@ -43,6 +44,13 @@ def test_loss_rate_norm_and_speed_are_series():
         ("grad_norm", 4, 1, 3.0),
         ("tokens_per_second", 4, 1, 3.0),
     ]
+
+
+def test_a_sign_of_life_changes_nothing_and_is_a_line_of_the_log():
+    sign = Busy(step=7, doing="validation")
+    assert (details(sign, {"step": 7}), points(sign)) == ({}, [])
+    assert in_words(sign) == "step 7: its validation goes on"
+    assert in_words(Busy(step=8, doing="step")) == "step 8 goes on"
 
 
 def test_what_each_attempt_warns_of_again_is_shown_once():

@@ -17,7 +17,7 @@ from tunesmith.handoff.plan import Plan
 from tunesmith.handoff.prepared import Prepared
 from tunesmith.handoff.wish import Wish
 from tunesmith.model.load import load_model
-from tunesmith.train import checkpoint
+from tunesmith.train import checkpoint, job
 from tunesmith.train.signals import Doorbell
 
 
@@ -166,3 +166,11 @@ def test_a_first_loss_that_is_no_number_is_not_blamed_on_the_learning_rate(make_
     run = make_run(objective={"embedding_noise": 1e60})
     with pytest.raises(EngineError, match=r"step 1: the loss .* is nan.* Nothing was learnt before it"):
         train(run)
+
+
+def test_a_long_step_and_a_long_validation_give_signs_of_life(make_run, monkeypatch):
+    monkeypatch.setattr(job, "SIGN_SECONDS", 0.0)
+    run = make_run(data={"split_fraction": 0.2}, schedule={"tokens_per_pass": 40})
+    signs = [event for event in train(run) if event.kind == "busy"]
+    assert {(sign.step, sign.doing) for sign in signs} >= {(1, "step"), (2, "step"), (6, "validation")}
+    assert len(signs) > 10, "one for each pass"

@@ -11,6 +11,7 @@ from tunesmith.api.jobs import DOWNLOAD, TRAINING, LogLine, LogPage, LogRequest,
 from tunesmith.control.launch import local
 from tunesmith.errors import BadRequest
 from tunesmith.handoff.events import (
+    Busy,
     CheckpointSaved,
     Event,
     Failed,
@@ -149,6 +150,8 @@ def in_words(event: Event) -> str:
                 f"step {event.step} epoch {event.epoch} loss {event.loss:.4f} "
                 f"lr {event.learning_rate:.3g} grad_norm {event.grad_norm:.3g} {speed:.0f} tokens/s"
             )
+        case Busy():
+            return f"step {event.step}{': its validation' if event.doing == 'validation' else ''} goes on"
         case Validated():
             return f"step {event.step} epoch {event.epoch} validation loss {event.loss:.4f}"
         case Sampled():
@@ -157,6 +160,12 @@ def in_words(event: Event) -> str:
             return f"checkpoint of step {event.step} in {event.path}"
         case Warned():
             return f"warning: {event.message}"
+        case Finished() | Stopped() | Failed():
+            return _last_words(event)
+
+
+def _last_words(event: Finished | Stopped | Failed) -> str:
+    match event:
         case Finished():
             return f"finished at step {event.step}; exported step {event.exported_step} ({event.reason})"
         case Stopped():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.handoff.events import (
+    Busy,
     CheckpointSaved,
     Event,
     Failed,
@@ -78,7 +79,7 @@ def details(event: Event, known: Mapping[str, Any]) -> dict[str, Any]:
             return {"phase": "registering", "exported_step": event.exported_step, "exported_because": event.reason}
         case Stopped():
             return {"phase": "stopped", "step": event.step}
-        case Failed():
+        case Busy() | Failed():
             return {}
 
 

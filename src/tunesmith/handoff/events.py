@@ -96,6 +96,15 @@ class Progress(Spoken):
     device's matrix products reach; None where that is not known."""
 
 
+class Busy(Spoken):
+    """Something takes long and goes on; said every few minutes of it, so that nobody takes the process for hung."""
+
+    kind: Literal["busy"] = "busy"
+    step: int
+    doing: Literal["step", "validation"]
+    """That step, or the validation behind it."""
+
+
 class Sample(Handed):
     """What the model says to a validation row's prompt."""
 
@@ -203,6 +212,7 @@ Event = Annotated[
     | PreparedRows
     | Started
     | Progress
+    | Busy
     | Validated
     | Sampled
     | CheckpointSaved

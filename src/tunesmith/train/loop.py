@@ -149,6 +149,7 @@ def _validate(job: Job, method: Method, state: State) -> State:
     for parts in method.layout.passes(rows, range(len(rows))):
         losses.append(job.crew.share(look, parts))
         trained += sum(len(part.targets_N) for part in parts)
+        job.busy(state.step, "validation")
         if job.told():
             return state
     mean = sum(sum(map(float, shared)) for shared in losses) / trained

@@ -65,6 +65,7 @@ def learn(
             tokens += sum(part.lengths)
             tally.passed += part.ids_BT.numel()
             tally.flops += method.gauge.flops(part)
+        job.busy(step, "step")
         crash_at("pass-done")
     loss_sum = _sum_of(job, rows, step, losses)
     done = optimizer.step(step, divisor)
