@@ -146,12 +146,8 @@ class _Base:
     def encoder(self) -> Encoder:
         """As a job has it."""
         from tunesmith.data.encode import Encoder
-        from tunesmith.data.template import ChatTemplate
-        from tunesmith.data.tokens import Tokenizer
 
-        tokenizer = Tokenizer.load(self.directory)
-        template = ChatTemplate(self.chat_template, tokenizer.special_tokens) if self.chat_template else None
-        return Encoder(tokenizer, template, self.limit)
+        return Encoder.of(self.directory, self.chat_template, self.limit)
 
 
 @contextmanager

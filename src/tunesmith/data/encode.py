@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from tunesmith.data.faults import Faults, Place, RowFault
 from tunesmith.data.masks import assistant_mask, render_for_training
@@ -49,6 +51,12 @@ class Encoder:
     """None where neither fileset nor checkpoint has one; conversations are refused then."""
     limit: int
     """Tokens a row may have."""
+
+    @classmethod
+    def of(cls, model_dir: Path, chat_template: str, limit: int) -> Self:
+        """For the checkpoint in `model_dir`, with a template as jinja source; "" = none."""
+        tokenizer = Tokenizer.load(model_dir)
+        return cls(tokenizer, ChatTemplate(chat_template, tokenizer.special_tokens) if chat_template else None, limit)
 
     def encode(self, rows: Sequence[Placed], faults: Faults) -> list[TokenRow | None]:
         """Each row as tokens, or None where template or model cannot take it and a fault was added."""

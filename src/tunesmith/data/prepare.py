@@ -22,7 +22,6 @@ from tunesmith.data.rows import RowParser, RowRules, as_columns
 from tunesmith.data.schedule import steps_per_epoch, total_steps, validation_steps
 from tunesmith.data.splits import held_back
 from tunesmith.data.store import RowWriter
-from tunesmith.data.template import ChatTemplate
 from tunesmith.data.tokens import Tokenizer
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
@@ -81,7 +80,10 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     rules = _rules(plan.data)
     training_files, validation_files = _find(run, plan.data, log)
     log(Preparing(rows=0))
-    encoder, files = _encoder(run, plan.data), [*training_files, *validation_files]
+    encoder, files = (
+        Encoder.of(run / MODEL, plan.data.chat_template, plan.data.sequence_limit),
+        [*training_files, *validation_files],
+    )
     counted, parse = Faults(), RowParser(rules)
     training_rows = sum(1 for _ in _read(training_files, counted, parse))
     validation_rows = sum(1 for _ in _read(validation_files, counted, parse))
@@ -162,12 +164,6 @@ def _all_faults(encoder: Encoder, files: Sequence[NamedFile], rules: RowRules, l
         done += len(chunk)
         log(Preparing(rows=done))
     return faults
-
-
-def _encoder(run: Path, part: DataPart) -> Encoder:
-    tokenizer = Tokenizer.load(run / MODEL)
-    template = ChatTemplate(part.chat_template, tokenizer.special_tokens) if part.chat_template else None
-    return Encoder(tokenizer, template, part.sequence_limit)
 
 
 def _encoded(encoder: Encoder, rows: Iterator[Placed], faults: Faults, log: Log) -> Iterator[tuple[Place, TokenRow]]:

@@ -19,7 +19,6 @@ from tunesmith.data.find import inputs, refuse_empty
 from tunesmith.data.previews import MEMORY_BYTES, READING, RENDERING, PreviewRequest
 from tunesmith.data.read import read_rows
 from tunesmith.data.rows import FORMATS, Row, RowParser
-from tunesmith.data.template import ChatTemplate
 from tunesmith.data.tokens import Tokenizer
 
 
@@ -61,9 +60,7 @@ class Shown:
 def show(request: PreviewRequest) -> Shown:
     """The rows that were asked for; DataError names the bad ones among them by file, line and key."""
     _say(READING)
-    tokenizer = Tokenizer.load(Path(request.model))
-    template = ChatTemplate(request.chat_template, tokenizer.special_tokens) if request.chat_template else None
-    encoder = Encoder(tokenizer, template, request.sequence_limit)
+    encoder = Encoder.of(Path(request.model), request.chat_template, request.sequence_limit)
     files, faults, parse = inputs([Path(request.data)]), Faults(), RowParser(request.rules)
     read = itertools.chain.from_iterable(read_rows(path, name, faults, parse) for path, name in files.training)
     rows = list(itertools.islice(read, request.rows))
@@ -72,7 +69,9 @@ def show(request: PreviewRequest) -> Shown:
     _say(RENDERING)
     encoded = encoder.encode(rows, faults)
     faults.raise_any()
-    shown = [_shown(tokenizer, place, row, made) for (place, row), made in zip(rows, encoded, strict=True) if made]
+    shown = [
+        _shown(encoder.tokenizer, place, row, made) for (place, row), made in zip(rows, encoded, strict=True) if made
+    ]
     return Shown(request.sequence_limit, shown)
 
 

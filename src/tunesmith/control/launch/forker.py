@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import importlib.util
@@ -183,7 +182,7 @@ def _become_keeper(keeper: ModuleType, told: Mapping[str, str], kept_open: set[i
         def spawn(launch: Mapping[str, Any], env: Mapping[str, str]) -> Any:
             if launch["ranks"] > 1 or launch["module"] not in sys.modules:
                 return keeper.execute(launch, env)
-            return Forked(launch, env, kept_open)
+            return Forked(launch, env, kept_open, keeper.die_with(os.getpid()))
 
         return int(keeper.main(Path(told["launch"]), spawn))
     except BaseException:  # noqa: BLE001 - the main of a process: whatever it is goes to the log, and no further
@@ -199,35 +198,35 @@ class Forked:
     other open files, and death with its keeper.
     """
 
-    def __init__(self, launch: Mapping[str, Any], env: Mapping[str, str], kept_open: set[int]) -> None:
+    def __init__(
+        self,
+        launch: Mapping[str, Any],
+        env: Mapping[str, str],
+        kept_open: set[int],
+        die_with_keeper: Callable[[], None],
+    ) -> None:
         self.returncode: int | None = None
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
-        keeper = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._settle(keeper, its_out, its_err, kept_open)
+            die_with_keeper()
+            self._settle(its_out, its_err, kept_open)
             _run(launch, env)
         os.close(its_out)
         os.close(its_err)
         self.stdout, self.stderr = os.fdopen(out, "rb", 0), os.fdopen(err, "rb", 0)
 
-    def _settle(self, keeper: int, out: int, err: int, kept_open: set[int]) -> None:
+    def _settle(self, out: int, err: int, kept_open: set[int]) -> None:
         """Leave behind what is the keeper's: its signals, its group, its lock on the log."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setpgid(0, 0)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:  # it died before we asked
-            os.kill(os.getpid(), signal.SIGKILL)
         os.dup2(out, 1)
         os.dup2(err, 2)
         for each in _open_files() - kept_open:
             os.close(each)
-
-
-PR_SET_PDEATHSIG = 1
 
 
 def _run(launch: Mapping[str, Any], env: Mapping[str, str]) -> NoReturn:
