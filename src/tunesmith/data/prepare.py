@@ -80,10 +80,8 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     rules = _rules(plan.data)
     training_files, validation_files = _find(run, plan.data, log)
     log(Preparing(rows=0))
-    encoder, files = (
-        Encoder.of(run / MODEL, plan.data.chat_template, plan.data.sequence_limit),
-        [*training_files, *validation_files],
-    )
+    encoder = Encoder.of(run / MODEL, plan.data.chat_template, plan.data.sequence_limit)
+    files = [*training_files, *validation_files]
     counted, parse = Faults(), RowParser(rules)
     training_rows = sum(1 for _ in _read(training_files, counted, parse))
     validation_rows = sum(1 for _ in _read(validation_files, counted, parse))

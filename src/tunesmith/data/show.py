@@ -67,11 +67,9 @@ def show(request: PreviewRequest) -> Shown:
     faults.raise_any()
     refuse_empty(len(rows), files.training)
     _say(RENDERING)
-    encoded = encoder.encode(rows, faults)
+    encoded = zip(rows, encoder.encode(rows, faults), strict=True)
     faults.raise_any()
-    shown = [
-        _shown(encoder.tokenizer, place, row, made) for (place, row), made in zip(rows, encoded, strict=True) if made
-    ]
+    shown = [_shown(encoder.tokenizer, place, row, made) for (place, row), made in encoded if made]
     return Shown(request.sequence_limit, shown)
 
 

@@ -195,7 +195,7 @@ class Forked:
     """A rank that is a fork of its keeper, as far as the keeper knows of `Popen`.
 
     It finds what a process of its own would find: environment, directory, standard streams, process group, signals, no
-    other open files, and death with its keeper.
+    other open files, and death with its keeper, which `tie` arranges.
     """
 
     def __init__(
@@ -203,13 +203,13 @@ class Forked:
         launch: Mapping[str, Any],
         env: Mapping[str, str],
         kept_open: set[int],
-        die_with_keeper: Callable[[], None],
+        tie: Callable[[], None],
     ) -> None:
         self.returncode: int | None = None
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            die_with_keeper()
+            tie()
             self._settle(its_out, its_err, kept_open)
             _run(launch, env)
         os.close(its_out)
