@@ -296,7 +296,7 @@ def test_a_template_that_ends_no_answer_is_told(run, put):
 
 def test_conversations_without_a_template_are_refused_with_a_way_out(run, put):
     put("train.jsonl", CHAT)
-    with pytest.raises(BadRows, match="line 1: key 'messages': neither the fileset nor the model has a chat template"):
+    with pytest.raises(BadRows, match="line 1: key 'messages': the model has no chat template"):
         prepared(run, plan(data={"chat_template": ""}))
 
 

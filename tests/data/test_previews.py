@@ -102,7 +102,7 @@ def test_a_template_that_eats_memory_is_stopped(put, ask, tmp_path):
     ("changes", "problem"),
     [
         ({"chat_template": "{% for %}"}, "the chat template is not lawful jinja"),
-        ({"chat_template": ""}, "neither the fileset nor the model has a chat template"),
+        ({"chat_template": ""}, "the model has no chat template"),
         ({"model": "/nowhere/base"}, "base has no tokenizer.json"),
     ],
 )

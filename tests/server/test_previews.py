@@ -65,7 +65,7 @@ def test_the_limit_is_the_models_context_where_that_is_smaller(ready: Wire) -> N
 def test_the_filesets_template_is_used_unless_another_is_tried(ready: Wire) -> None:
     refused = ask(ready)
     assert refused.status_code == 422
-    assert "train.jsonl line 1: key 'messages': neither the fileset nor the model has a chat template" in refused.text
+    assert "train.jsonl line 1: key 'messages': the model has no chat template" in refused.text
     metadata = {"model": {"tool_calling": {"chat_template": PLAIN}}}
     assert ready.http.patch("/apis/files/v2/workspaces/default/filesets/base", json={"metadata": metadata}).is_success
     assert ask(ready).status_code == 200

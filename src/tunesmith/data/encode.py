@@ -48,7 +48,7 @@ class Encoder:
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
-    """None where neither fileset nor checkpoint has one; conversations are refused then."""
+    """None where neither the checkpoint nor its fileset's metadata have one; conversations are refused then."""
     limit: int
     """Tokens a row may have."""
 
@@ -111,8 +111,8 @@ class Encoder:
         if self.template is None:
             raise RowFault(
                 "messages",
-                "neither the fileset nor the model has a chat template; set one in the fileset's metadata, or use rows "
-                "with 'prompt' and 'completion'",
+                "the model has no chat template: upload a chat_template.jinja to its fileset, or set "
+                "model.tool_calling.chat_template in that one's metadata, or use rows with 'prompt' and 'completion'",
             )
         return render_for_training(self.template, row)
 
