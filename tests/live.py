@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import threading
@@ -33,12 +34,28 @@ OPENAI = "/apis/inference-gateway/v2/workspaces/default/openai/-/v1"
 PATIENCE_SECONDS = 60.0
 
 
+class Prompt(Server):
+    """Stops when it is told to, where uvicorn looks ten times a second."""
+
+    async def main_loop(self) -> None:
+        """Wait to be told."""
+        self.loop, self.told = asyncio.get_running_loop(), asyncio.Event()
+        await self.on_tick(0)
+        await self.told.wait()
+
+    def stop(self) -> None:
+        """Tell it, from any thread."""
+        self.should_exit = True
+        if self.started:
+            self.loop.call_soon_threadsafe(self.told.set)
+
+
 class LiveServer:
     """The application in a thread of its own, from `__enter__` to `__exit__`."""
 
     def __init__(self, settings: Settings) -> None:
         config = uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False, lifespan="on")
-        self.server = Server(config)
+        self.server = Prompt(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -58,7 +75,7 @@ class LiveServer:
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
-        self.server.should_exit = True
+        self.server.stop()
         self.thread.join(PATIENCE_SECONDS)
         assert not self.thread.is_alive()
 

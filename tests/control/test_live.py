@@ -152,7 +152,7 @@ def test_a_server_that_stops_lets_watchers_go_at_once(small_trainer: None, tmp_p
         watcher = threading.Thread(target=lambda: seen.extend(events(http)), daemon=True)
         watcher.start()
         eventually(lambda: server.services.live.watched, "the watcher")
-        server.server.should_exit = True
+        server.server.stop()
         watcher.join(2)
         assert not watcher.is_alive()
         http.close()
