@@ -30,6 +30,7 @@ from tunesmith.api.legacy import (
     TrainingOption,
 )
 from tunesmith.api.models import Model
+from tunesmith.handoff.base import COMPUTED
 from tunesmith.handoff.capabilities import CAPABILITIES
 from tunesmith.spec.legacy import AUTOMODEL, DPO, GRPO
 from tunesmith.spec.translation import Rule, nested
@@ -39,7 +40,6 @@ Stamps = Mapping[tuple[str, int], float]
 """Series and step -> when it was reported, in seconds since 1970."""
 
 _MIXED = {"bf16": "bf16-mixed", "fp8": "fp8-mixed"}
-_STORED = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _TARGET_STATUS = {"completed": "ready", "given": "ready", "failed": "failed", "pending": "pending"}
 DEFAULT_LENGTH = 2048
 """Tokens a row may have where a job says nothing."""
@@ -324,7 +324,7 @@ def target(model: Model) -> LegacyTarget:
         id=model.id,
         base_model=model.base_model or model.name,
         num_parameters=model.spec.base_num_parameters if model.spec else 0,
-        precision=_STORED.get(precision, precision),
+        precision=COMPUTED.get(precision, precision),
         model_path=model.fileset or "",
         status=_TARGET_STATUS.get(str(state), "created"),
     )

@@ -20,6 +20,9 @@ Compute = Literal["bf16", "fp16", "fp32"]
 """Type of matrix products."""
 Stored = Literal["bfloat16", "float16", "float32"]
 """Type of weights in a file."""
+STORED: dict[Compute, Stored] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+COMPUTED: dict[str, Compute] = {stored: compute for compute, stored in STORED.items()}
+"""What a type is called in a file, by what it is called where it computes, and the other way round."""
 
 
 class Handed(Described):

@@ -10,7 +10,7 @@ import sys
 from typing import Literal
 
 from tunesmith.errors import Invalid
-from tunesmith.handoff.base import Stored
+from tunesmith.handoff.base import STORED, Stored
 from tunesmith.handoff.plan import (
     AtTheEnd,
     DataPart,
@@ -68,8 +68,6 @@ DECAY: dict[str, Literal["cosine", "linear", "constant"]] = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
-STORED: dict[str, Stored] = {"bf16": "bfloat16", "fp16": "float16"}
-"""Type of the weights that are stored, by the one that computes."""
 RECOMPUTE: dict[str, Literal["no", "layers", "offloaded"]] = {
     "false": "no",
     "true": "layers",

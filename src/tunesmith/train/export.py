@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.data.store import Rows
-from tunesmith.handoff.base import Compute, Stored
+from tunesmith.handoff.base import COMPUTED, STORED, Compute, Stored
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import ARTIFACT, ArtifactFile
 from tunesmith.handoff.inputs import MODEL
@@ -47,9 +47,6 @@ TOKENIZER_FILES = (
 )
 """Taken over from the base as they are."""
 TEMPLATE_FILE = "chat_template.jinja"
-
-COMPUTED_AS: dict[Stored, Compute] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-"""What a type of stored weights is called where it computes."""
 
 
 def next_token(model: nn.Module, head: Head, ids: Sequence[int]) -> Tensor:
@@ -94,7 +91,7 @@ def export(
     model is used up.
     """
     adapter = job.plan.result.form == "adapter"
-    model = method.student.model if adapter else _settled(job, method, COMPUTED_AS[made.stored_as])
+    model = method.student.model if adapter else _settled(job, method, COMPUTED[made.stored_as])
     weights = method.optimizer.masters() if adapter else dict(model.named_parameters())
     with written(job.run / ARTIFACT, sum(tensor.nbytes for tensor in weights.values())) as directory:
         if adapter:
@@ -149,7 +146,7 @@ def _type_of_base(directory: Path) -> Stored:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config") or {}
     named = [each.get(key) for each in (config, text) for key in ("dtype", "torch_dtype")]
-    return next((name for name in COMPUTED_AS if name in named), "bfloat16")
+    return next((name for name in STORED.values() if name in named), "bfloat16")
 
 
 def _file(path: Path) -> ArtifactFile:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tunesmith.data.schedule import epoch_of
 from tunesmith.data.store import Rows
 from tunesmith.data.tokens import Tokenizer
+from tunesmith.handoff.base import Compute, Stored
 from tunesmith.handoff.crash import crash_at
 from tunesmith.handoff.events import Finished, Reason, Started, Stopped, Warned
 from tunesmith.handoff.inputs import MODEL
@@ -28,7 +29,7 @@ from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.provenance import provenance
 from tunesmith.train.samples import Sampler
-from tunesmith.train.student import student_of
+from tunesmith.train.student import Student, student_of
 
 
 def sft(job: Job) -> None:
@@ -72,28 +73,29 @@ def sft(job: Job) -> None:
         scaled=compute == "fp16",
     )
     stored = stored_as(job)
-    job.log(
-        Started(
-            steps=prepared.steps,
-            epochs=epoch_of(prepared.steps, prepared.steps_per_epoch),
-            device=str(job.device),
-            compute=compute,
-            threads=torch.get_num_threads(),
-            trained_parameters=sum(weight.numel() for weight in student.parameters().values()),
-            adapted_modules=student.adapted_modules,
-            stored_as=stored,
-            from_step=start.step,
-            request_id=os.environ.get("TUNESMITH_REQUEST_ID", ""),
-        )
-    )
+    job.log(_started(job, student, compute, stored, start.step))
     end = fit(job, method, checkpoints, start)
     if end is None:
         return
     step = put_chosen(job, method, checkpoints, end)
-    reason: Reason = "last"
-    if plan.result.step == "best" and step == end.best_step:
-        reason = "lowest_validation_loss"
+    best = plan.result.step == "best" and step == end.best_step
+    reason: Reason = "lowest_validation_loss" if best else "last"
     made = provenance(job, compute, stored, step, reason, end)
     files = export(job, method, asked, base_V, made)
     crash_at("finished-unsaid")
     job.log(Finished(step=end.step, exported_step=step, reason=reason, files=files))
+
+
+def _started(job: Job, student: Student, compute: Compute, stored: Stored, from_step: int) -> Started:
+    return Started(
+        steps=job.prepared.steps,
+        epochs=epoch_of(job.prepared.steps, job.prepared.steps_per_epoch),
+        device=str(job.device),
+        compute=compute,
+        threads=torch.get_num_threads(),
+        trained_parameters=sum(weight.numel() for weight in student.parameters().values()),
+        adapted_modules=student.adapted_modules,
+        stored_as=stored,
+        from_step=from_step,
+        request_id=os.environ.get("TUNESMITH_REQUEST_ID", ""),
+    )
