@@ -20,8 +20,10 @@ def small_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[LiveServer]:
+def live(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     """The real application over an empty data directory."""
+    if "small_trainer" in request.fixturenames:
+        request.getfixturevalue("small_trainer")  # before the server: it would make ready for the real one
     with LiveServer(settings(tmp_path)) as server:
         yield server
 

@@ -86,7 +86,7 @@ class Receiver:
                 pass
 
         self.server = HTTPServer(("127.0.0.1", 0), Answer)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.thread.start()
         return self
 
@@ -198,6 +198,8 @@ def test_what_is_refused_is_sent_again_under_the_same_id_and_a_redirect_is_not_f
     eventually(lambda: len(receiver.told) == 3, "the third try")
     assert len({each.id for each in receiver.told}) == len({each.body for each in receiver.told}) == 1
     assert all(each.is_signed_with(KEY) for each in receiver.told)
+    first, last = (int(receiver.told[at].headers["webhook-timestamp"]) for at in (0, -1))
+    assert last - first < 4, "each is sent again when it is due, and not when somebody happens to look"
     eventually(lambda: told.http.get(f"{WEBHOOKS}/hook").json()["owed"] == 0, "nothing to be owed")
 
 

@@ -118,7 +118,8 @@ class Deliverer:
         while delivery := await self.database.read(lambda tx: tx.deliveries.due(receiver.id, now())):
             wrong = await self._send(receiver, delivery)
             crash_at("webhook-after-send")
-            await self.database.write(_conclude, receiver, delivery, wrong)
+            if again := await self.database.write(_conclude, receiver, delivery, wrong):
+                asyncio.get_running_loop().call_later(again.total_seconds(), self._stir)
 
     async def _send(self, receiver: Receiver, delivery: Delivery) -> str | None:
         """Why it did not arrive; None when it did. Redirects are not followed, the answer's body is not read."""
@@ -140,17 +141,19 @@ class Deliverer:
             return f"it cannot be reached ({error or type(error).__name__})"
 
 
-def _conclude(tx: Tx, receiver: Receiver, delivery: Delivery, wrong: str | None) -> None:
-    """One transaction: it has arrived (`wrong` is None), is sent again later, or was sent in vain often enough."""
+def _conclude(tx: Tx, receiver: Receiver, delivery: Delivery, wrong: str | None) -> timedelta | None:
+    """One transaction: it has arrived (`wrong` is None), was sent in vain too often, or is sent again in so long."""
     if wrong is not None and delivery.tries < len(WAITS):
-        due_at = now() + WAITS[delivery.tries]
+        wait = WAITS[delivery.tries]
+        due_at = now() + wait
         tx.deliveries.later(delivery, due_at)
         log.info("webhook %s: %s; %s is sent again at %s UTC", receiver.ref, wrong, delivery.id, due_at)
-        return
+        return wait
     tx.deliveries.settle(delivery)
     if wrong is not None:
         tries, what = delivery.tries + 1, json.dumps(delivery.body)
         log.error("webhook %s: %s; given up after %d tries: %s", receiver.ref, wrong, tries, what)
+    return None
 
 
 def signed(message_id: str, timestamp: int, content: bytes, key: bytes) -> dict[str, str]:
