@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.models import tiny_llama, tiny_tokenizer
+from tests.threads import one_thread
 from tests.train.conftest import drawn_pairs
 from tests.train.runs import CPU, train
 from tunesmith.data.schedule import rows_of_step
@@ -69,12 +70,10 @@ def base(request, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def alone():
     """TRL's many small products otherwise spin on each other's threads for ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(params=KINDS)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.models import linear_names
+from tests.threads import one_thread
 from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.attention import attend_by_rows, bounds_of
 from tunesmith.model.head import Head, hidden_states
@@ -52,10 +53,8 @@ def turns(x, position_ids):
 
 @pytest.fixture
 def model():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield made()
-    torch.set_num_threads(before)
+    with one_thread():
+        yield made()
 
 
 def made():

@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from tests.models import linear_names
+from tests.threads import one_thread
 from tunesmith.data.prepare import prepare
 from tunesmith.data.store import Rows
 from tunesmith.data.tokens import Tokenizer
@@ -27,12 +28,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
-    """Others may be at work here, and would make two threads of so small a model wait for each other."""
+    """Others may be at work here."""
     monkeypatch.setattr(samples, "SECONDS", 600.0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

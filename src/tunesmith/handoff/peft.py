@@ -72,13 +72,18 @@ def adapted(shapes: Mapping[str, Sequence[int]], rank: int) -> dict[str, tuple[i
         raise refused(f"{WEIGHTS_FILE} is empty")
     modules: dict[str, tuple[int, int]] = {}
     for name in names:
-        a_rI, b_Or = (shapes.get(f"{PREFIX}{name}{half}") for half in (A, B))  # noqa: N806 - shape suffixes
+        a_rI, b_Or = map(shapes.get, keys_of(name))  # noqa: N806 - shape suffixes
         if a_rI is None or b_Or is None:
             raise refused(f"{WEIGHTS_FILE} holds only one half of {name}")
         if len(a_rI) != 2 or len(b_Or) != 2 or a_rI[0] != rank or b_Or[1] != rank:
             raise refused(f"{name} has shapes {tuple(a_rI)} and {tuple(b_Or)}, which do not fit r = {rank}")
         modules[name] = (a_rI[1], b_Or[0])
     return modules
+
+
+def keys_of(module: str) -> tuple[str, str]:
+    """What a module's A and B are called."""
+    return f"{PREFIX}{module}{A}", f"{PREFIX}{module}{B}"
 
 
 def refused(why: str) -> EngineError:

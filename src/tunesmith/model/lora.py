@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.errors import EngineError
-from tunesmith.handoff.peft import PREFIX, A, B
+from tunesmith.handoff.peft import keys_of
 from tunesmith.handoff.plan import LoraPart
 from tunesmith.model.noise import Noise, generator_of
 from tunesmith.model.peft_files import AdapterWeights
@@ -141,7 +141,7 @@ def names_of(adapters: Mapping[str, LoraLinear]) -> dict[str, nn.Parameter]:
     """The trained weights by the names that PEFT saves them under."""
     found: dict[str, nn.Parameter] = {}
     for name, adapter in adapters.items():
-        found |= {f"{PREFIX}{name}{A}": adapter.A_rI, f"{PREFIX}{name}{B}": adapter.B_Or}
+        found |= zip(keys_of(name), (adapter.A_rI, adapter.B_Or), strict=True)
     return found
 
 

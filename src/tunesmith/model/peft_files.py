@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.handoff.peft import CONFIG_FILE, PREFIX, WEIGHTS_FILE, A, B, adapted, read_config, refused
+from tunesmith.handoff.peft import CONFIG_FILE, WEIGHTS_FILE, adapted, keys_of, read_config, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def write_adapter(
     configuration that say what they are.
     """
     tensors = dict(beside or {})
-    for name, (a_rI, b_Or) in weights.modules.items():
-        tensors |= {f"{PREFIX}{name}{A}": a_rI, f"{PREFIX}{name}{B}": b_Or}
+    for name, pair in weights.modules.items():
+        tensors |= zip(keys_of(name), pair, strict=True)
     saved = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     save_file(saved, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {
@@ -81,16 +81,12 @@ def read_adapter(directory: Path) -> AdapterWeights:
         tensors = load_file(directory / WEIGHTS_FILE)
     except SafetensorError as error:
         raise refused(f"{WEIGHTS_FILE} cannot be read: {error}") from None
-    return AdapterWeights(
-        rank=rank,
-        alpha=alpha,
-        scale=alpha / (math.sqrt(rank) if config.get("use_rslora") else rank),
-        modules={
-            name: (tensors[f"{PREFIX}{name}{A}"], tensors[f"{PREFIX}{name}{B}"])
-            for name in adapted({key: tensor.shape for key, tensor in tensors.items()}, rank)
-        },
-        base_model_name_or_path=str(config.get("base_model_name_or_path") or ""),
-    )
+    modules: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in adapted({key: tensor.shape for key, tensor in tensors.items()}, rank):
+        a, b = keys_of(name)
+        modules[name] = tensors[a], tensors[b]
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return AdapterWeights(rank, alpha, scale, modules, str(config.get("base_model_name_or_path") or ""))
 
 
 def _targets(names: list[str], model_modules: Iterable[str]) -> list[str]:

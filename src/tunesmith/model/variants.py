@@ -25,7 +25,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from tunesmith.errors import EngineError
-from tunesmith.handoff.peft import PREFIX, A, B
+from tunesmith.handoff.peft import PREFIX, keys_of
 from tunesmith.handoff.plan import OF_THE_BASE, LoraPart
 from tunesmith.model.lora import scale_of, start_values
 from tunesmith.model.noise import Noise
@@ -81,7 +81,7 @@ class Variants:
         part, masters = self._part, {name: parameter.detach() for name, parameter in self._parameters.items()}
         pairs, (rank, alpha) = {}, part.saved_rank_and_alpha
         for name in part.modules:
-            a_rI, b_Or = masters.pop(f"{PREFIX}{name}{A}"), masters.pop(f"{PREFIX}{name}{B}")
+            a_rI, b_Or = map(masters.pop, keys_of(name))
             if self._beginning:
                 a0_rI, b0_Or = self._beginning[name]
                 a_rI, b_Or = torch.cat((a_rI, a0_rI)), torch.cat((b_Or, -b0_Or), 1)
@@ -96,7 +96,7 @@ class Variants:
         """Give a model with the base's weights, in any type, the trained ones; sums are done in float32."""
         for name, weight_OI in self._sums(model, masters):
             model.get_submodule(name).weight.data.copy_(weight_OI)
-        of_adapters = {f"{PREFIX}{name}{half}" for name in self._part.modules for half in (A, B, LENGTHS)}
+        of_adapters = {key for name in self._part.modules for key in (*keys_of(name), f"{PREFIX}{name}{LENGTHS}")}
         for name, master in masters.items():
             if name not in of_adapters:
                 model.get_parameter(name.removeprefix(PREFIX).replace(".base_layer.", ".")).data.copy_(master)
@@ -106,7 +106,8 @@ class Variants:
         scale = scale_of(self._part)
         for name in self._part.modules:
             weight_OI = model.get_submodule(name).weight.data.float()
-            weight_OI = weight_OI + scale * (masters[f"{PREFIX}{name}{B}"] @ masters[f"{PREFIX}{name}{A}"])
+            a_rI, b_Or = map(masters.__getitem__, keys_of(name))
+            weight_OI = weight_OI + scale * (b_Or @ a_rI)
             if self._beginning:
                 a0_rI, b0_Or = self._beginning[name]
                 weight_OI -= scale * (b0_Or @ a0_rI)
