@@ -13,6 +13,7 @@ from tunesmith.data.schedule import (
     total_steps,
     validation_steps,
 )
+from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import AtTheEnd, EachEpoch, Epochs, EverySteps, FirstOf, FractionOfEpoch
 
 
@@ -54,6 +55,12 @@ def test_steps_are_counted():
     assert [epoch_of(step, 5) for step in (1, 5, 6)] == [1, 1, 2]
 
 
+@pytest.mark.parametrize("stop", [Epochs(epochs=10**9), FirstOf(epochs=10**9, steps=10**9)])
+def test_more_steps_than_anybody_can_wait_for_are_refused(stop):
+    with pytest.raises(EngineError, match=r"makes \d,000,000,000 steps, and a run has at most 10,000,000; lower it"):
+        total_steps(stop, 5)
+
+
 @pytest.mark.parametrize(
     ("cadence", "expected"),
     [
@@ -63,6 +70,7 @@ def test_steps_are_counted():
         (FractionOfEpoch(fraction=0.5), (5, 10, 15, 20, 25)),
         (FractionOfEpoch(fraction=0.33), (3, 7, 10, 13, 16, 20, 23, 25)),
         (FractionOfEpoch(fraction=0.001), tuple(range(1, 26))),
+        (FractionOfEpoch(fraction=1e-300), tuple(range(1, 26))),
         (AtTheEnd(), (25,)),
     ],
 )

@@ -12,7 +12,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import AtTheEnd, Cadence, EachEpoch, Epochs, EverySteps, Stop
+
+MOST_STEPS = 10_000_000
+"""Optimizer steps of a run: four months at one a second, and few enough to list."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -23,10 +27,17 @@ def steps_per_epoch(rows: int, rows_per_step: int) -> int:
 
 
 def total_steps(stop: Stop, per_epoch: int) -> int:
-    """Optimizer steps of the whole run."""
-    if isinstance(stop, Epochs):
-        return stop.epochs * per_epoch
-    return min(stop.epochs * per_epoch, stop.steps)
+    """Optimizer steps of the whole run; EngineError (TrainingConfigError) above MOST_STEPS."""
+    steps = stop.epochs * per_epoch
+    if not isinstance(stop, Epochs):
+        steps = min(steps, stop.steps)
+    if steps > MOST_STEPS:
+        raise EngineError(
+            f"schedule.epochs or schedule.max_steps makes {steps:,} steps, and a run has at most {MOST_STEPS:,}; "
+            "lower it",
+            "TrainingConfigError",
+        )
+    return steps
 
 
 def epoch_of(step: int, per_epoch: int) -> int:
@@ -57,6 +68,7 @@ def steps_of(cadence: Cadence | None, per_epoch: int, steps: int) -> tuple[int, 
         interval = float(cadence.steps)
     else:
         interval = cadence.fraction * per_epoch
+    interval = max(interval, 1.0)  # below it each step is due, and so it is at 1
     times = math.ceil(steps / interval)
     found = {max(1, round(time * interval)) for time in range(1, times + 1)}
     return tuple(sorted(step for step in found if step <= steps))
