@@ -47,7 +47,7 @@ check: setup  ## format, lint, types, import contracts, generated code
 	$(bin)/python scripts/docs.py --check
 
 test: setup  ## run the tests; at most 15 minutes on two cores
-	$(bin)/pytest --ignore=tests/soak -n logical --maxprocesses 8 $(ARGS)
+	$(bin)/pytest --ignore=tests/soak -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 soak: setup  ## the long proofs: many kills, long fuzzing, the wheel installed from nothing
 	$(bin)/pytest tests/soak $(ARGS)

@@ -23,6 +23,8 @@ from tests.live import eventually
 from tests.models import tiny_llama
 from tunesmith import Tunesmith
 
+pytestmark = pytest.mark.xdist_group("real trainer")  # in one process: each would start a platform and train twice
+
 INTERRUPTED = 130
 EACH_STEP = {"TUNESMITH_CHECKPOINT_SECONDS": "0"}
 SPEC: dict[str, Any] = {

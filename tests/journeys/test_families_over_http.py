@@ -18,6 +18,8 @@ from tests.live import FILES, MODELS, LiveServer, Wire, eventually, settings
 from tunesmith.handoff.capabilities import TRAINED_FAMILIES
 from tunesmith.handoff.probe import EXACT_NATS, PROBE_FILE, Probe
 
+pytestmark = pytest.mark.xdist_group("families over http")  # in one process: each would train all of them
+
 PATIENCE_SECONDS = 600.0
 """For a job: all were submitted together."""
 WAYS = ("lora", "all_weights")
