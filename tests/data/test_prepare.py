@@ -204,6 +204,15 @@ def test_a_validation_that_was_asked_for_and_has_no_rows_is_told(run, put, caden
     assert all("there are no validation rows, so none runs" in message for message in said)
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(2, []), (8, ["the warm-up (8 steps) is longer than the run (2): "])])
+def test_a_warm_up_that_the_run_does_not_outlive_is_told(run, put, warmup, said):
+    put("train.jsonl", CHAT)
+    _, events = prepared(run, plan(optimizer={"warmup_steps": warmup, "learning_rate": 0.01}))
+    told = [event.message for event in events if event.kind == "warning"]
+    assert [message[: len("the warm-up (8 steps) is longer than the run (2): ")] for message in told] == said
+    assert all("ends at 0.0025 and never comes to 0.01" in message for message in told)
+
+
 def test_a_token_without_an_embedding_is_told_by_its_row(run, put, tokenizer, tokenizer_dir):
     most = max(tokenizer.encode("the assistant"))
     model = run / "inputs" / "model"

@@ -26,7 +26,7 @@ from tunesmith.data.tokens import Tokenizer
 from tunesmith.errors import DataError
 from tunesmith.handoff.events import Event, PreparedRows, Preparing, Warned
 from tunesmith.handoff.inputs import DATA, MODEL, VALIDATION
-from tunesmith.handoff.plan import AtTheEnd, DataPart, EachEpoch, Plan
+from tunesmith.handoff.plan import AtTheEnd, DataPart, EachEpoch, OptimizerPart, Plan
 from tunesmith.handoff.prepared import PREPARED_FILE, Packs, Prepared, RowSet
 
 ROWS = "data"
@@ -100,6 +100,8 @@ def prepare(run: Path, plan: Plan, log: Log) -> Prepared:
     if counts.without_end:
         log(Warned(message=_without_end(counts.without_end, encoder.tokenizer)))
     prepared = _counted(plan, kept, counts)
+    if plan.optimizer.warmup_steps > prepared.steps:
+        log(Warned(message=_never_warm(plan.optimizer, prepared.steps)))
     shutil.rmtree(run / ROWS, ignore_errors=True)
     temporary.rename(run / ROWS)
     prepared.write(run / PREPARED_FILE)
@@ -201,6 +203,14 @@ def _without_end(rows: int, tokenizer: Tokenizer) -> str:
     return (
         f"rows whose last answer has no end token ({ends}) behind it: {rows}; the model does not learn there when to "
         "stop. Use a chat template that puts one there, or name its own one in eos_token_id of generation_config.json"
+    )
+
+
+def _never_warm(part: OptimizerPart, steps: int) -> str:
+    last = part.learning_rate * steps / part.warmup_steps
+    return (
+        f"the warm-up ({part.warmup_steps:,} steps) is longer than the run ({steps:,}): the learning rate ends at "
+        f"{last:.2g} and never comes to {part.learning_rate:g}; lower warmup_steps"
     )
 
 
