@@ -183,7 +183,7 @@ def test_a_trainer_that_gets_no_more_memory_ends_the_job_and_says_what_to_lower(
     assert state.status == "error", "it goes on, with less than it took"
     assert state.error_details["type"] == "TrainingEnvironmentError", state.error_details
     assert state.error_details["message"].startswith("memory ran out: ")
-    assert "smaller batch.micro_batch_size or training.max_seq_length" in state.error_details["message"]
+    assert "smaller batch.micro_batch_size, training.max_seq_length or " in state.error_details["message"]
     assert state.status_details.get("attempt", 1) == 1, "it is not tried again"
 
 
