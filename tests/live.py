@@ -44,9 +44,9 @@ class Prompt(Server):
         await self.told.wait()
 
     def stop(self) -> None:
-        """Tell it, from any thread."""
+        """Tell it, from any thread; one that has stopped has nothing to be told."""
         self.should_exit = True
-        if self.started:
+        if self.started and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.told.set)
 
 
