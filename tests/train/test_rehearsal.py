@@ -192,6 +192,53 @@ def test_the_optimizers_state_counts_before_it_is_there(student, monkeypatch):
     refused(student, rows, plan(**given), needs + state // 2, monkeypatch)
 
 
+def room(given_plan, has, monkeypatch, dtype=torch.float32) -> str:
+    """What is said of a Llama of 5,000 weights that exists in shape only; "" = there is room."""
+    monkeypatch.setattr(rehearsal, "available_bytes", lambda device: has)
+    with torch.device("meta"):
+        shape = {"vocab_size": 50, "hidden_size": 20, "intermediate_size": 30, "num_hidden_layers": 1}
+        model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, tie_word_embeddings=True)).to(dtype)
+    assert sum(weight.numel() for weight in model.parameters()) == 20 * (50 + 4 * 20 + 3 * 30 + 3)
+    try:
+        rehearsal.check_room(model, given_plan, CPU)
+    except EngineError as error:
+        return error.message
+    return ""
+
+
+def test_adapters_that_cannot_fit_are_told_the_largest_rank_that_does(monkeypatch):
+    a_rank = 4 * (20 + 20) + 3 * (20 + 30)
+
+    def of_rank(rank, **more):
+        return plan(adapter={"rank": rank, "modules": linear_names(1)}, **more)
+
+    has = 16 * a_rank * 50 + 15
+    message = room(of_rank(1000), has, monkeypatch)
+    assert f"adapters of rank 1,000: {1000 * a_rank:,} trained weights" in message
+    assert "take 5.0 MB beside the model, and this machine has 0.2 MB left: training.lora.rank 50 fits" in message
+    assert room(of_rank(51), has, monkeypatch)
+    assert not room(of_rank(50), has, monkeypatch)
+    assert not room(of_rank(100, optimizer={"name": "sgd"}), has, monkeypatch), "which has no running means"
+    assert "adapt fewer modules" in room(of_rank(1), 100, monkeypatch)
+    assert not room(of_rank(1000), None, monkeypatch), "where the system does not say"
+
+
+@pytest.mark.parametrize(("dtype", "each"), [(torch.bfloat16, 16), (torch.float32, 12)])
+def test_all_weights_that_cannot_fit_are_told_of_lora(dtype, each, monkeypatch):
+    whole, count = plan(adapter=None, result={"form": "model"}), 20 * (50 + 4 * 20 + 3 * 30 + 3)
+    message = room(whole, each * count - 1, monkeypatch, dtype)
+    assert f"all weights: {count:,} trained weights" in message
+    assert "finetuning_type lora trains few of them" in message
+    assert not room(whole, each * count, monkeypatch, dtype)
+
+
+def test_a_run_whose_adapters_cannot_fit_ends_before_they_are_made(make_run, monkeypatch):
+    monkeypatch.setattr(rehearsal, "available_bytes", lambda device: 1 << 30)
+    with pytest.raises(EngineError, match=r"adapters of rank 100,000,000: .* training.lora.rank [\d,]+ fits") as error:
+        train(make_run(adapter={"rank": 10**8}))
+    assert error.value.code == "TrainingEnvironmentError"
+
+
 def test_where_nothing_fits_a_smaller_model_is_advised(student, monkeypatch):
     message = refused(student, RandomRows(600, 300), plan(schedule={"tokens_per_pass": 600}), 1000, monkeypatch)
     assert "a smaller model, or a machine with more memory" in message

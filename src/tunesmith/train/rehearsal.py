@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.data.store import Rows
 from tunesmith.errors import EngineError
@@ -27,8 +27,8 @@ from tunesmith.train.memory import available_bytes, peak_bytes
 Learn = Callable[[Pass], object]
 """Forward and backward through a pass, as in a step; gradients stand in what it returns, or the caller forgets them."""
 
-MEAN_BYTES = 4
-"""Of a running mean of the optimizer, which comes into memory with the first step."""
+MASTER_BYTES = GRADIENT_BYTES = MEAN_BYTES = 4
+"""Of each trained weight, in float32. The running means come into memory with the first step."""
 SHARES = (1 / 8, 1 / 4)
 """Of the longest pass's tokens, from which the whole is foreseen where it has few rows."""
 AMPLE = 4
@@ -56,6 +56,34 @@ class Need:
         """The longest pass that fits."""
         tokens = int((has - self.fixed) / self.per_token) if self.per_token > 0 else 0
         return tokens - tokens % ROUND_TOKENS
+
+
+def check_room(model: nn.Module, plan: Plan, device: torch.device) -> None:
+    """EngineError if what is trained, its gradient and running means will not fit beside the model, whatever the rows.
+
+    Asked before they are made, for on a CPU the kernel would end the process.
+    """
+    has = available_bytes(device)
+    part, each = plan.adapter, MASTER_BYTES + GRADIENT_BYTES + MEAN_BYTES * plan.optimizer.means
+    if part is None:
+        known = [weight for weight in model.parameters() if weight.dtype == torch.float32]
+        count, least = sum(weight.numel() for weight in model.parameters()), sum(weight.nbytes for weight in known)
+        what, way_out = "all weights", "finetuning_type lora trains few of them; or take a smaller model"
+    else:
+        linears = [module for name, module in model.named_modules() if name in set(part.modules)]
+        a_rank = sum(sum(module.weight.shape) for module in linears if isinstance(module, nn.Linear))
+        count, least = part.rank * a_rank, 0
+        fits = (has or 0) // (each * a_rank) if a_rank else 0
+        what = f"adapters of rank {part.rank:,}"
+        way_out = f"training.lora.rank {fits:,} fits" if fits else "adapt fewer modules (training.lora.target_modules)"
+    needs = each * count - least  # a float32 weight is its own master
+    if has is not None and needs > has:
+        where, code = _place(device)
+        raise EngineError(
+            f"{what}: {count:,} trained weights with gradient and running means take {_said(needs)} beside the model, "
+            f"and {where} has {_said(has)} left: {way_out}",
+            code,
+        )
 
 
 def rehearse(
@@ -136,7 +164,7 @@ def _ample(learn: Learn, rows: Rows, chosen: Sequence[int], layout: Layout, has:
 
 def refusal(need: Need, has: int, lengths: Sequence[int], tokens: int, plan: Plan, device: torch.device) -> EngineError:
     """Why the run cannot begin, and what would let it."""
-    where, code = ("the GPU", "CudaError") if device.type == "cuda" else ("this machine", "TrainingEnvironmentError")
+    where, code = _place(device)
     rows = f"{len(lengths)} rows" if len(lengths) > 1 else "1 row"
     needed, left = _said(need.of(tokens)), _said(has)
     return EngineError(
@@ -163,6 +191,11 @@ def _way_out(need: Need, has: int, longest: int, plan: Plan) -> str:
         alone = "batch.micro_batch_size 1 with " if rows > 1 else ""
         return f"{alone}training.max_seq_length {fits} fits (unsloth: model.max_seq_length){less_kept}"
     return f"no row is short enough; use a smaller model, or a machine with more memory{less_kept}"
+
+
+def _place(device: torch.device) -> tuple[str, str]:
+    """What wants memory, and the kind of the error."""
+    return ("the GPU", "CudaError") if device.type == "cuda" else ("this machine", "TrainingEnvironmentError")
 
 
 def _said(size: int) -> str:

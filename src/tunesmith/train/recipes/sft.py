@@ -28,6 +28,7 @@ from tunesmith.train.loop import fit, put_chosen
 from tunesmith.train.losses import summed_cross_entropy
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.provenance import provenance
+from tunesmith.train.rehearsal import check_room
 from tunesmith.train.samples import Sampler
 from tunesmith.train.student import Student, student_of
 
@@ -49,6 +50,7 @@ def sft(job: Job) -> None:
     check(model, head_of_base, torch.tensor(asked, device=job.device))
     base_V = next_token(model, head_of_base, asked)
     flat = layout_of(model) == "flat"
+    check_room(model, plan, job.device)
     student = student_of(model, plan)
     head = Head.of(model)  # which may be trained itself now
 
