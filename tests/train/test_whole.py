@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -115,6 +117,30 @@ def test_merged_weights_are_the_base_and_scaled_adapters_in_float64(make_run):
             changed += 1
         torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-7)
     assert changed == 14
+
+
+def test_a_merged_model_in_bf16_keeps_changes_that_rounding_to_the_nearest_would_take_back(make_run, tmp_path):
+    tiny_llama(tmp_path / "exact", hidden_size=128, intermediate_size=256)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "exact").bfloat16().save_pretrained(tmp_path / "base")
+    shutil.copy(tmp_path / "exact/tokenizer.json", tmp_path / "base")
+    changes = {"base": tmp_path / "base", "optimizer": {"learning_rate": 1e-4}}
+    merged, apart = make_run("merged", result={"form": "model"}, **changes), make_run("apart", **changes)
+    assert losses(train(merged)) == losses(train(apart))
+
+    def loaded(path):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+    def loss(model):
+        with torch.no_grad():
+            return float(sum(by_hand(model, merged, step) for step in range(1, 4)))
+
+    exact = peft.PeftModel.from_pretrained(loaded(tmp_path / "base"), apart / "artifact").merge_and_unload()
+    wanted = loss(exact)
+    learned = loss(loaded(tmp_path / "base")) - wanted
+    kept = abs(loss(loaded(merged / "artifact")) - wanted)
+    taken_back = abs(loss(exact.bfloat16().float()) - wanted)
+    assert taken_back > 0.3 * learned, "the test needs changes of less than half a step"
+    assert kept < 0.1 * learned
 
 
 @pytest.mark.parametrize("place", ["pass-done:5", "artifact-half-written"])

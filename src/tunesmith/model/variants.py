@@ -28,8 +28,9 @@ from tunesmith.errors import EngineError
 from tunesmith.handoff.peft import PREFIX, keys_of
 from tunesmith.handoff.plan import OF_THE_BASE, LoraPart
 from tunesmith.model.lora import scale_of, start_values
-from tunesmith.model.noise import Noise
+from tunesmith.model.noise import Noise, generator_of
 from tunesmith.model.peft_files import AdapterWeights, write_adapter
+from tunesmith.model.rounding import round_by_chance
 
 ONE = "default"
 """PEFT's name for the only adapter."""
@@ -93,13 +94,15 @@ class Variants:
         write_adapter(directory, weights, self._module_names, masters, changes)
 
     def add_to(self, model: nn.Module, masters: Mapping[str, Tensor]) -> None:
-        """Give a model with the base's weights, in any type, the trained ones; sums are done in float32."""
+        """Give a model with the base's weights, in any type, the trained ones; see `train.student.Student`."""
         for name, weight_OI in self._sums(model, masters):
-            model.get_submodule(name).weight.data.copy_(weight_OI)
+            weight = model.get_submodule(name).weight.data
+            round_by_chance(weight_OI, weight, generator_of(self.noise.seed, f"{name}/stored"))
         of_adapters = {key for name in self._part.modules for key in (*keys_of(name), f"{PREFIX}{name}{LENGTHS}")}
         for name, master in masters.items():
             if name not in of_adapters:
-                model.get_parameter(name.removeprefix(PREFIX).replace(".base_layer.", ".")).data.copy_(master)
+                weight = model.get_parameter(name.removeprefix(PREFIX).replace(".base_layer.", ".")).data
+                round_by_chance(master, weight, generator_of(self.noise.seed, f"{name}/stored"))
 
     def _sums(self, model: nn.Module, masters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Each adapted module's weight with its adapter in it, float32."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from tunesmith.errors import EngineError
 from tunesmith.handoff.plan import OF_THE_BASE, LoraPart, Plan
 from tunesmith.model.lora import LoraLinear, adapt, deltas, names_of, weights_of
-from tunesmith.model.noise import Noise, disturb_embeddings
+from tunesmith.model.noise import Noise, disturb_embeddings, generator_of
 from tunesmith.model.norms import write_out_norms
 from tunesmith.model.peft_files import write_adapter
 from tunesmith.model.recompute import recompute
+from tunesmith.model.rounding import round_by_chance
 
 
 class Student(Protocol):
@@ -49,7 +50,8 @@ class Student(Protocol):
     def add_to(self, model: nn.Module, masters: Mapping[str, Tensor]) -> None:
         """Give a model of the same kind, whose weights are the base's in any type, the trained ones.
 
-        `masters` are the float32 weights by the names of `parameters`; sums are done in float32.
+        `masters` are the float32 weights by the names of `parameters`; sums are done in float32, and rounded by chance
+        to a narrower type.
         """
         ...
 
@@ -105,8 +107,8 @@ class Adapters:
 
     def add_to(self, model: nn.Module, masters: Mapping[str, Tensor]) -> None:  # noqa: ARG002 adapters are masters
         for name, delta_OI in deltas(self.adapters):
-            weight = model.get_submodule(name).weight
-            weight.data.copy_(weight.data.float().add_(delta_OI))
+            weight = model.get_submodule(name).weight.data
+            round_by_chance(weight.float() + delta_OI, weight, generator_of(self.noise.seed, f"{name}/stored"))
 
 
 class Whole:
@@ -117,6 +119,7 @@ class Whole:
 
     def __init__(self, model: nn.Module, noise: Noise) -> None:
         self.model, self.noise, self.learning = model, noise, False
+        self._computed = next(model.parameters()).dtype
         model.requires_grad_(True)
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -129,5 +132,8 @@ class Whole:
         raise EngineError(f"{directory.name}: all weights are trained, there is no adapter to write", "InternalError")
 
     def add_to(self, model: nn.Module, masters: Mapping[str, Tensor]) -> None:
-        for name, parameter in model.named_parameters():
-            parameter.data.copy_(masters[name])
+        for name, weight in model.named_parameters():
+            if weight.dtype == self._computed:  # as they were validated
+                weight.data.copy_(masters[name])
+            else:
+                round_by_chance(masters[name], weight.data, generator_of(self.noise.seed, f"{name}/stored"))
